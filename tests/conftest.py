@@ -1,0 +1,18 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the evaluation data, which is not part of the package; tests that need it skip without it."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("APRCNN_DATA", beside))
+    if not (folder / "dsb2018_fluo_test.zip").exists():
+        pytest.skip("the evaluation data is not here; set APRCNN_DATA to its folder")
+    return folder
