@@ -1,0 +1,1 @@
+"""Architectures as data, and the zoo: named weights with their card."""

@@ -1,0 +1,187 @@
+"""The parts of a network for inference: batch norms folded into convolutions, exactly but for rounding."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_aprcnn.models.layers import SeparableConv, SeparableDeconv, StyleUnit, merge_separable_deconv
+
+__all__ = ["Conv", "Norm", "Shuffle", "StyleShift", "affine", "column", "doubled", "fold_projection", "pooled"]
+
+TINY_CHANNELS = 4
+"""Separable convolutions of so few channels run faster as one dense convolution."""
+
+
+def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return scale and shift (C,), float64, of a batch norm in eval mode."""
+    norm = cast("nn.BatchNorm2d", norm)
+    mean, var = cast("Tensor", norm.running_mean).double(), cast("Tensor", norm.running_var).double()
+    scale = norm.weight.double() / torch.sqrt(var + norm.eps)
+    return scale, norm.bias.double() - mean * scale
+
+
+def column(values: Tensor) -> Tensor:
+    """Shape values (C,) so that they go with (N, C, H, W)."""
+    return values[None, :, None, None]
+
+
+class Conv(nn.Module):
+    """A convolution, or a depthwise and a pointwise one, with scale and shift after it folded in."""
+
+    depthwise: Tensor | None
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: nn.Module, *, scale: Tensor | None = None, shift: Tensor | None = None) -> None:
+        super().__init__()
+        self.spread = self.padding = 0
+        self.dilation = 1
+        depthwise = None
+        if isinstance(layer, SeparableConv):
+            depthwise, weight, bias = self._separable(layer)
+        else:
+            conv = cast("nn.Conv2d", layer)
+            weight, bias = conv.weight.double(), cast("Tensor", conv.bias).double()
+            self.padding, self.dilation = cast("int", conv.padding[0]), conv.dilation[0]
+        if scale is not None:
+            weight, bias = weight * scale[:, None, None, None], bias * scale
+        if shift is not None:
+            bias = bias + shift
+        self.register_buffer("depthwise", depthwise)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def _separable(self, layer: SeparableConv) -> tuple[Tensor | None, Tensor, Tensor]:
+        first, second = cast("nn.Conv2d", layer[0]), cast("nn.Conv2d", layer[1])
+        mix, bias = second.weight.double(), cast("Tensor", second.bias).double()
+        if first.bias is not None:
+            bias = bias + mix[:, :, 0, 0] @ first.bias.double()
+        padding = cast("int", first.padding[0])
+        self.dilation = first.dilation[0]
+        depthwise = first.weight.double()
+        if first.kernel_size == (1, 1) or first.in_channels <= TINY_CHANNELS:
+            self.padding = padding
+            return None, mix * depthwise[:, 0][None], bias
+        self.spread = padding
+        return depthwise, mix, bias
+
+    @property
+    def radius(self) -> int:
+        """Rows that an output row sees on each side."""
+        return self.spread + self.padding
+
+    def spatial(self, x: Tensor) -> Tensor:
+        """Run the depthwise part alone."""
+        if self.depthwise is None:
+            return x
+        return F.conv2d(x, self.depthwise, None, 1, self.spread, self.dilation, x.shape[1])
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Convolve; ``shift`` (co,) is added to the bias."""
+        bias = self.bias if shift is None else self.bias + shift
+        dilation = self.dilation if self.padding else 1
+        return F.conv2d(self.spatial(x), self.weight, bias, 1, self.padding, dilation)
+
+
+class Norm(nn.Module):
+    """Batch norm and ReLU that cannot be folded: one affine pass, then the ReLU in place."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        scale, shift = affine(norm)
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor, style_shift: Tensor | None = None) -> Tensor:
+        """Return relu(scale * x + shift), with the style's shift (C,) in place of the norm's where it is given."""
+        shift = self.shift if style_shift is None else style_shift
+        return torch.addcmul(column(shift), x, column(self.scale)).relu_()
+
+
+class StyleShift(nn.Module):
+    """From the style to the shift that a batch norm after ``x + Linear(style)`` adds: scale * linear + shift."""
+
+    def __init__(self, layer: StyleUnit, *, enabled: bool) -> None:
+        super().__init__()
+        self.enabled = enabled
+        scale, shift = affine(layer.conv[0])
+        self.register_buffer("weight", layer.full.weight.double() * scale[:, None])
+        self.register_buffer("bias", layer.full.bias.double() * scale + shift)
+
+    def forward(self, style: Tensor) -> Tensor:
+        """Return the shift (C,) for one style (1, w3)."""
+        weight, bias = cast("Tensor", self.weight), cast("Tensor", self.bias)
+        return F.linear(style if self.enabled else torch.zeros_like(style), weight, bias)[0]
+
+
+def fold_projection(layer: nn.Sequential) -> Conv:
+    """Fold the batch norm before a 1 x 1 convolution."""
+    norm, conv = layer
+    folded = Conv(conv)
+    scale, shift = affine(norm)
+    folded.bias = folded.bias + folded.weight[:, :, 0, 0] @ shift
+    folded.weight = folded.weight * column(scale)
+    return folded
+
+
+class Shuffle(nn.Module):
+    """A transposed convolution (kernel 2, stride 2) as a matrix; its result is scattered to 2 x 2 pixels.
+
+    Rows of the matrix are ordered (row, column, channel), so that the scattered parts are contiguous.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: nn.Module, *, before: Conv | None = None, scale: Tensor | None = None) -> None:
+        super().__init__()
+        if isinstance(layer, SeparableDeconv):
+            weight, bias = merge_separable_deconv(
+                cast("nn.ConvTranspose2d", layer[0]).double(), cast("nn.Conv2d", layer[1]).double()
+            )
+            weight = weight[:, :, 0, 0]
+        else:
+            deconv = cast("nn.ConvTranspose2d", layer)
+            weight = deconv.weight.double().permute(1, 2, 3, 0).flatten(0, 2)
+            bias = cast("Tensor", deconv.bias).double().repeat_interleave(4)
+        if scale is not None:
+            weight, bias = weight * scale.repeat_interleave(4)[:, None], bias * scale.repeat_interleave(4)
+        if before is not None:  # a pointwise convolution: no nonlinearity lies between the two
+            weight, bias = weight @ before.weight[:, :, 0, 0], bias + weight @ before.bias
+        self.channels = weight.shape[0] // 4
+        order = torch.arange(weight.shape[0]).view(-1, 4).t().flatten()
+        self.register_buffer("weight", weight[order][:, :, None, None])
+        self.register_buffer("bias", bias[order])
+
+    def forward(self, x: Tensor, *, shift: Tensor | None = None, add: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Upsample x (1, ci, h, w) to (1, co, 2 h, 2 w), plus ``shift`` (co,), plus skip (as x) times scale (co,)."""
+        _, _, h, w = x.shape
+        bias = self.bias if shift is None else self.bias + shift.repeat(4)
+        # Axes: height, width, row of the 2 x 2 pixels, then their column and channel as one.
+        parts = F.conv2d(x, self.weight, bias).permute(0, 2, 3, 1).reshape(h, w, 2, 2 * self.channels)
+        result = parts.new_empty(h, 2, w, 2 * self.channels)
+        for row in (0, 1):
+            if add is None:
+                result[:, row].copy_(parts[:, :, row])
+            else:
+                skip = add[0].permute(0, 2, 3, 1).reshape(h, 2, w, 2 * self.channels)
+                torch.addcmul(parts[:, :, row], skip[:, row], add[1].repeat(2), out=result[:, row])
+        return result.view(1, 2 * h, 2 * w, self.channels).permute(0, 3, 1, 2)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Nearest upsampling by two."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def pooled(x: Tensor) -> Tensor:
+    """Max pooling by two; two maxima of strided views take a third of the time of torch's kernel."""
+    x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+    return torch.maximum(x[:, :, :, ::2], x[:, :, :, 1::2])

@@ -1,0 +1,315 @@
+"""The same networks for inference on a CPU: less arithmetic, and far fewer passes over memory.
+
+What is done, all of it exact but for rounding:
+
+- Layers that are registered but never executed are dropped.
+- A batch norm after a convolution is folded into it, also through the sum with skip and style; so is one before a
+  1 x 1 projection. One before a padded 3 x 3 convolution cannot be folded (the padding must stay zero).
+- Projections run before nearest upsampling instead of after it, on a quarter of the pixels.
+- A transposed convolution (kernel 2, stride 2) is a 1 x 1 convolution to four times the channels whose result is
+  written shuffled, in the same pass as the sum with the skip. Where a pointwise convolution comes before it, the two
+  are one matrix.
+- Each block runs on bands of rows that fit the cache. Only the style needs the whole image: it lies between encoder
+  and decoder. A band is computed with as many rows around it as its convolutions see, which are then dropped.
+
+See `docs/decisions/0004-inference-in-bands.md`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from napari_aprcnn.models.bands import bands, run_all
+from napari_aprcnn.models.family import CellposeFamily
+from napari_aprcnn.models.folding import (
+    Conv,
+    Norm,
+    Shuffle,
+    StyleShift,
+    affine,
+    column,
+    doubled,
+    fold_projection,
+    pooled,
+)
+from napari_aprcnn.models.layers import (
+    DeconvDecoderBlock,
+    EncoderBlock,
+    ResidualDecoderBlock,
+    StyleUnit,
+    style_vector,
+)
+
+__all__ = ["BandedFamily", "for_inference"]
+
+BAND_BYTES = 1 << 20
+"""Size of a band's widest tensor: a few of them fit the second and third level of cache."""
+MIN_ROWS, DENSE_ROWS = 16, 32
+"""Fewer rows would be mostly halo; dense 3 x 3 weights are reordered at each call, which many rows pay for."""
+
+
+# --- blocks --------------------------------------------------------------------------------------------------------
+
+
+class _Encoder(nn.Module):
+    """One scale of the encoder, its pooling included."""
+
+    def __init__(self, block: EncoderBlock, *, pools: bool) -> None:
+        super().__init__()
+        self.pools = pools
+        self.proj = fold_projection(block.proj) if block.residual else None
+        units = [cast("nn.Sequential", unit) for unit in block.conv]
+        self.norms, self.firsts, self.seconds = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for first, second in zip(units[::2], units[1::2], strict=True):
+            scale, shift = affine(second[0])
+            self.norms.append(Norm(first[0]))
+            self.firsts.append(Conv(first[2], scale=scale, shift=shift))
+            self.seconds.append(Conv(second[2]))
+        self.halo = sum(cast("Conv", conv).radius for conv in (*self.firsts, *self.seconds))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pools:
+            x = pooled(x)
+        for number, (norm, first, second) in enumerate(zip(self.norms, self.firsts, self.seconds, strict=True)):
+            pair: Tensor = second(first(norm(x)).relu_())
+            if self.proj is not None:
+                pair += self.proj(x) if number == 0 else x
+            x = pair
+        return x
+
+
+class _ResidualDecoder(nn.Module):
+    """One scale of a decoder with residual pairs, the upsampling before it included."""
+
+    def __init__(
+        self, block: ResidualDecoderBlock, upsampling: nn.Module | None, *, doubles: bool, style: bool
+    ) -> None:
+        super().__init__()
+        self.doubles = doubles
+        self.shuffle = Shuffle(upsampling) if upsampling is not None else None
+        self.proj = fold_projection(block.proj)
+        head = cast("nn.Sequential", block.conv[0])
+        styled = [cast("StyleUnit", unit) for unit in list(block.conv)[1:]]
+        self.shifts = nn.ModuleList(StyleShift(unit, enabled=style) for unit in styled)
+        scale, _ = affine(styled[0].conv[0])
+        self.register_buffer("skip_scale", scale)
+        self.norm, self.first, self.second = Norm(head[0]), Conv(head[2], scale=scale), Conv(styled[0].conv[2])
+        self.tail = nn.ModuleList()
+        if len(styled) == 3:
+            scale, _ = affine(styled[2].conv[0])
+            self.tail = nn.ModuleList(
+                [Norm(styled[1].conv[0]), Conv(styled[1].conv[2], scale=scale), Conv(styled[2].conv[2])]
+            )
+        convs = [self.first, self.second, *list(self.tail)[1:]]
+        self.halo = sum(cast("Conv", conv).radius for conv in convs)
+
+    def style_shifts(self, style: Tensor) -> list[Tensor]:
+        return [shift(style) for shift in self.shifts]
+
+    def forward(self, x: Tensor, skip: Tensor, shifts: list[Tensor]) -> Tensor:
+        if self.shuffle is not None:
+            x = self.shuffle(x)
+        inner, outer = self.norm(x), self.proj(x)
+        if self.doubles:
+            inner, outer = doubled(inner), doubled(outer)
+        inner = self.first(inner, shifts[0]).addcmul_(skip, column(cast("Tensor", self.skip_scale))).relu_()
+        x = self.second(inner).add_(outer)
+        if len(self.tail):
+            norm, first, second = self.tail
+            x = second(first(norm(x, shifts[1]), shifts[2]).relu_()).add_(x)
+        return x
+
+
+class _PlainDecoder(nn.Module):
+    """One scale of a FastCellpose decoder.
+
+    A pointwise convolution at the end (`delegated`) is left to the next scale's transposed convolution.
+    """
+
+    def __init__(self, block: DeconvDecoderBlock, before: _PlainDecoder | None, *, last: bool, style: bool) -> None:
+        super().__init__()
+        unit = cast("StyleUnit", block.conv[-1])
+        scale, _ = affine(unit.conv[0])
+        self.shifts = nn.ModuleList([StyleShift(unit, enabled=style)])
+        self.register_buffer("skip_scale", scale)
+        self.conv = Conv(unit.conv[2])
+        self.delegated = not last and self.conv.depthwise is not None
+        self.halo = self.conv.radius
+        self.shuffle = None
+        if before is not None:
+            self.shuffle = Shuffle(block.conv[0], before=before.conv if before.delegated else None, scale=scale)
+
+    def style_shifts(self, style: Tensor) -> list[Tensor]:
+        return [shift(style) for shift in self.shifts]
+
+    def forward(self, x: Tensor, skip: Tensor, shifts: list[Tensor]) -> Tensor:
+        scale = cast("Tensor", self.skip_scale)
+        if self.shuffle is None:  # x is the skip: their sum is twice the skip
+            inner = torch.addcmul(column(shifts[0]), x, column(2 * scale))
+        else:
+            inner = self.shuffle(x, shift=shifts[0], add=(skip, scale))
+        inner = inner.relu_()
+        return self.conv.spatial(inner) if self.delegated else cast("Tensor", self.conv(inner))
+
+
+class _Head(nn.Module):
+    """The output unit. Its batch norm is folded into the convolution before it where that is alone (`absorb`)."""
+
+    def __init__(self, unit: nn.Sequential, last: nn.Module) -> None:
+        super().__init__()
+        scale, shift = affine(unit[0])
+        self.norm = None
+        if isinstance(last, _PlainDecoder):
+            conv = last.conv
+            conv.weight, conv.bias = conv.weight * scale[:, None, None, None], conv.bias * scale + shift
+        else:
+            self.norm = Norm(unit[0])
+        self.conv = Conv(unit[2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.relu_() if self.norm is None else self.norm(x)
+        result: Tensor = self.conv(x)
+        return result
+
+
+# --- the network ---------------------------------------------------------------------------------------------------
+
+
+class BandedFamily(nn.Module):
+    """A network of the family rewritten for inference on a CPU; made by `for_inference`."""
+
+    def __init__(self, network: CellposeFamily, dtype: torch.dtype) -> None:
+        super().__init__()
+        config = network.config
+        self.config, self.dtype = config, dtype
+        down = [cast("EncoderBlock", block) for block in network.downsample.down]
+        self.encoders = nn.ModuleList(_Encoder(block, pools=scale > 0) for scale, block in enumerate(down))
+        decoders: dict[int, nn.Module] = {}
+        for scale in (3, 2, 1, 0):
+            block = network.upsample.up[scale]
+            if isinstance(block, DeconvDecoderBlock):
+                before = cast("_PlainDecoder | None", decoders.get(scale + 1))
+                decoders[scale] = _PlainDecoder(block, before, last=scale == 0, style=config.style)
+            else:
+                transposed = config.decoder == "residual2" and scale == 1
+                deconv = network.upsample.deconv[2] if transposed else None
+                decoders[scale] = _ResidualDecoder(
+                    cast("ResidualDecoderBlock", block),
+                    deconv,
+                    doubles=scale < 3 and not transposed,
+                    style=config.style,
+                )
+        self.head = _Head(network.output, decoders[0])
+        self.decoders = nn.ModuleList(decoders[scale] for scale in range(4))
+        self._finish(dtype)
+
+    def _finish(self, dtype: torch.dtype) -> None:
+        for name, buffer in list(self.named_buffers()):
+            owner = self.get_submodule(name.rpartition(".")[0])
+            final = buffer.detach().to(dtype)
+            if final.ndim == 4:
+                final = final.contiguous(memory_format=torch.channels_last)
+            setattr(owner, name.rpartition(".")[2], final)
+
+    def _rows(self, channels: int, height: int, width: int) -> int:
+        """Rows of a band: as many as fit the cache, and two bands at least, whatever the number of threads.
+
+        Were it to follow the threads, results would differ between machines in the last bit.
+        """
+        least = MIN_ROWS if self.config.separable else DENSE_ROWS
+        fitting = BAND_BYTES // (channels * width * self.dtype.itemsize) // 2 * 2
+        return max(min(max(least, fitting), -(-height // 4) * 2), MIN_ROWS)
+
+    def _in_bands(self, step: Callable[[int, int], Tensor], like: tuple[int, int, int], halo: int) -> Tensor:
+        """Run ``step(low, high)`` on bands of rows, and put the rows that count together: (1, C, H, W)."""
+        channels, height, width = like
+        result = torch.empty((1, channels, height, width), dtype=self.dtype, memory_format=torch.channels_last)
+
+        def task(start: int, stop: int, low: int, high: int) -> None:
+            result[:, :, start:stop] = step(low, high)[:, :, start - low : stop - low]
+
+        rows = self._rows(channels, height, width)
+        run_all([partial(task, *band) for band in bands(height, rows, halo)])
+        return result
+
+    def _one(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Run one plane (1, 2, H, W)."""
+        sizes = [(width, x.shape[2] >> scale, x.shape[3] >> scale) for scale, width in enumerate(self.config.widths)]
+        skips: list[Tensor] = []
+        for encoder, like in zip(self.encoders, sizes, strict=True):
+            source, k = (skips[-1], 2) if skips else (x, 1)
+
+            def encode(a: int, b: int, block: nn.Module = encoder, source: Tensor = source, k: int = k) -> Tensor:
+                return cast("Tensor", block(source[:, :, a * k : b * k]))
+
+            skips.append(self._in_bands(encode, like, cast("_Encoder", encoder).halo))
+        style = style_vector(skips[3])
+        y = skips[3]
+        for scale in (3, 2, 1, 0):
+            decoder = cast("_PlainDecoder | _ResidualDecoder", self.decoders[scale])
+            shifts = decoder.style_shifts(style.to(self.dtype))
+            k = 1 if scale == 3 else 2
+
+            def decode(
+                a: int, b: int, y: Tensor = y, i: int = scale, k: int = k, shifts: list[Tensor] = shifts
+            ) -> Tensor:
+                out = self.decoders[i](y[:, :, a // k : b // k], skips[i][:, :, a:b], shifts)
+                return cast("Tensor", out if i else self.head(out))
+
+            like = (3, *sizes[0][1:]) if scale == 0 else sizes[scale]
+            y = self._in_bands(decode, like, decoder.halo)
+            skips[scale] = skips[scale][:0]  # free it
+        return y.float(), style
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the network: as `CellposeFamily.forward`, for inference only.
+
+        Parameters
+        ----------
+        x : (N, 2, H, W) Tensor
+            On the CPU; H and W are multiples of 8.
+
+        Returns
+        -------
+        y : (N, 3, H, W) Tensor, float32
+        style : (N, widths[3]) Tensor, float32
+        """
+        with torch.inference_mode():
+            x = x.to(self.dtype)
+            parts = [self._one(x[number : number + 1]) for number in range(x.shape[0])]
+            return torch.cat([y for y, _ in parts]), torch.cat([style for _, style in parts])
+
+
+def for_inference(module: CellposeFamily, *, precision: Literal["float32", "bfloat16"] = "float32") -> BandedFamily:
+    """Rewrite a network for inference on a CPU.
+
+    Parameters
+    ----------
+    module
+        A trained network; it is left as it is.
+    precision
+        ``float32``: equal to the network in eval mode to 1e-5 of its output's spread. ``bfloat16``: half the memory
+        traffic, about three digits.
+
+    Returns
+    -------
+    BandedFamily
+        Takes and gives what `CellposeFamily` does.
+
+    Examples
+    --------
+    >>> network = CellposeFamily("faster_v3").eval()
+    >>> x = torch.rand(1, 2, 64, 64)
+    >>> with torch.no_grad():
+    ...     torch.allclose(for_inference(network)(x)[0], network(x)[0], atol=1e-5)
+    True
+    """
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    with torch.no_grad():
+        return BandedFamily(copy.deepcopy(module).cpu().double().eval(), dtype).eval()
