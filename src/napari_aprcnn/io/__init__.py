@@ -1,0 +1,1 @@
+"""Untrusted files in, results out: images, labels, outlines, tables, samples."""
