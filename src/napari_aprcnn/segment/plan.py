@@ -1,0 +1,309 @@
+"""How a run is cut before it starts: tiles, batches and blocks that fit the memory, and what it will take.
+
+One model of memory and time serves the estimate that a user sees and the plan that a run follows. The figures in it
+are measured by ``python -m napari_aprcnn.bench pipeline``, which prints the estimate beside the measured peak.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from napari_aprcnn.errors import NotEnoughMemoryError
+from napari_aprcnn.models.network import PASS_PX
+from napari_aprcnn.segment.blocks import Block, cut_blocks
+from napari_aprcnn.segment.memory import words_bytes
+from napari_aprcnn.segment.planes import ORIENTATIONS
+from napari_aprcnn.segment.tiles import SMALLEST_TILE, TileGrid, plan_tiles
+
+if TYPE_CHECKING:
+    from napari_aprcnn.config import TileConfig
+    from napari_aprcnn.segment.scale import Scale
+
+__all__ = ["COSTS", "Cost", "Mode", "Plan", "Task", "cost_of", "make_plan"]
+
+Mode = Literal["2d", "planes", "stitch"]
+
+BATCH_PX = 1024 * 1024
+GPU_BATCH_PX = 8 * BATCH_PX
+WIDE_TILE = 448  # edge of a tile of the wide networks, so that a cancel is seen within a second or so
+HALO_DIAMETERS = 2.0
+WHOLE = (1, 1, 1)
+CHOICES = 6  # cuts that are compared at most
+LEAST_CORE = 32  # voxels; thinner blocks are nearly all halo
+NETWORK_STAGE = 20  # bytes per network pixel of a plane: canvas, outputs, weights, copies while resizing
+KERNEL_2D, KERNEL_3D = 24, 28  # bytes per voxel from flows to masks
+MARGIN = 1.1
+MASKS_S_PER_VOXEL = 1.5e-7
+FIXED_BYTES = 25_000_000  # what torch and the libraries set up at their first use
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network takes per network pixel.
+
+    Attributes
+    ----------
+    bytes_per_px
+        Peak memory of a forward pass.
+    seconds_per_px
+        Time on two CPU threads.
+    """
+
+    bytes_per_px: float
+    seconds_per_px: float
+
+
+COSTS = {
+    "faster_v3": Cost(220, 0.4e-6),
+    "fastcellpose": Cost(220, 0.35e-6),
+    "faster_v2": Cost(220, 0.7e-6),
+    "faster_v1": Cost(240, 1.1e-6),
+    "compressed_dsc": Cost(560, 2e-6),
+    "cellpose_dsc": Cost(560, 3e-6),
+    "compressed": Cost(560, 3e-6),
+    "upsample": Cost(560, 5e-6),
+    "dilated": Cost(560, 5e-6),
+    "cellpose": Cost(560, 6e-6),
+}
+WIDE_S_PER_PX = 2e-6
+_MEASURED: dict[str, float] = {}
+
+
+def cost_of(architecture: str) -> Cost:
+    """Return what an architecture takes; the most, where it is unknown. Speeds of earlier runs replace the table's."""
+    cost = COSTS.get(architecture, COSTS["cellpose"])
+    return Cost(cost.bytes_per_px, _MEASURED.get(architecture, cost.seconds_per_px))
+
+
+def remember_speed(architecture: str, seconds: float, pixels: int) -> None:
+    """Keep the measured speed of a run for the next estimate in this process."""
+    if pixels >= 1 << 18:
+        _MEASURED[architecture] = seconds / pixels
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be computed.
+
+    Attributes
+    ----------
+    mode
+        As `SegmentConfig.dimensionality`, resolved.
+    n_times, shape
+        Time points, and (Z, Y, X) of each.
+    scale
+        Rescaling to the network.
+    diameter_px
+        Diameter of the nuclei in the plane.
+    architecture
+        Of the network.
+    on_gpu
+        The network's memory is not the machine's.
+    """
+
+    mode: Mode
+    n_times: int
+    shape: tuple[int, int, int]
+    scale: Scale
+    diameter_px: float
+    architecture: str
+    on_gpu: bool = False
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of the labels."""
+        return self.n_times * math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is cut.
+
+    Attributes
+    ----------
+    tile_px, batch_px
+        Largest edge of a tile, pixels that go through the network at a time.
+    blocks
+        Of one time point (mode ``planes``) or one plane (else).
+    memory_bytes
+        Peak memory that the run is expected to add.
+    keep_flows
+        Probability and flows of the whole image fit the memory too.
+    n_tiles, network_px
+        Of the whole run.
+    seconds
+        Expected time of the whole run on two CPU threads, or as measured in this process.
+    masks_seconds
+        The part of it that goes from flows to masks.
+    reduced
+        Memory forced smaller tiles or blocks.
+    """
+
+    tile_px: int
+    batch_px: int
+    blocks: tuple[Block, ...]
+    memory_bytes: int
+    keep_flows: bool
+    n_tiles: int
+    network_px: int
+    seconds: float
+    masks_seconds: float
+    reduced: bool
+
+
+def make_plan(task: Task, config: TileConfig, *, budget: int, keep_flows: bool = True) -> Plan:
+    """Find the largest tiles and blocks that fit a budget.
+
+    Parameters
+    ----------
+    task
+        What is to be computed.
+    config
+        Tile size and overlap that are wanted.
+    budget
+        Bytes that the run may add.
+    keep_flows
+        Keep probability and flows of the whole image, if they fit.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        If not even the smallest tiles and blocks fit; the message says what would.
+    """
+    # The table's speed, not a measured one: the same run must be cut the same way each time.
+    wide = COSTS.get(task.architecture, COSTS["cellpose"]).seconds_per_px >= WIDE_S_PER_PX
+    wanted = min(config.tile_px, WIDE_TILE) if wide else config.tile_px
+    tiles = [wanted]
+    while tiles[-1] > 2 * SMALLEST_TILE:
+        tiles.append(max(2 * SMALLEST_TILE, tiles[-1] // 2))
+    least: float = 2 * task.voxels
+    if least > budget:
+        raise _too_large(least, budget)  # the labels alone; looking for a cut would take forever
+    least = math.inf
+    fitting: list[Plan] = []
+    for parts in (WHOLE, *_splits(task)):
+        for tile, keep in (
+            (t, k) for t in tiles for k in ((True, False) if keep_flows and parts == WHOLE else (False,))
+        ):
+            needed = _memory(task, config, tile, _largest_block(task, parts), keep=keep)
+            least = min(least, needed)
+            if needed <= budget:
+                reduced = tile != wanted or parts != WHOLE or keep != keep_flows
+                fitting.append(_finish(task, config, tile, parts, int(needed), keep=keep, reduced=reduced))
+                break
+        # Finer cuts than the first that takes full tiles only cost more; small tiles cost more than a few blocks.
+        if fitting and (tile == wanted or len(fitting) > CHOICES):
+            return min(fitting, key=lambda plan: plan.seconds)
+    if fitting:
+        return min(fitting, key=lambda plan: plan.seconds)
+    raise _too_large(least, budget)
+
+
+def _too_large(least: float, budget: int) -> NotEnoughMemoryError:
+    return NotEnoughMemoryError(
+        f"the run needs at least {words_bytes(least)} even in the smallest tiles and blocks, and may take "
+        f"{words_bytes(budget)}; close other programs, raise tiles.memory_gb, crop the image, or give a diameter_px "
+        "that is true (small values enlarge the image for the network)"
+    )
+
+
+def _splits(task: Task) -> Iterable[tuple[int, int, int]]:
+    """Yield finer and finer cuts, along the axis where blocks are longest in network pixels."""
+    parts = [1, 1, 1]
+    axes = (0, 1, 2) if task.mode == "planes" else (1, 2)
+    while True:
+        edges = {axis: task.shape[axis] / parts[axis] for axis in axes}
+        longest = max(axes, key=lambda axis: edges[axis] * task.scale.ratio[axis])
+        if edges[longest] < 2 * LEAST_CORE:
+            return
+        parts[longest] += max(1, parts[longest] // 4)
+        yield parts[0], parts[1], parts[2]
+
+
+def _cut_shape(task: Task) -> tuple[int, int, int]:
+    return task.shape if task.mode == "planes" else (1, *task.shape[1:])
+
+
+def _halo(task: Task, parts: tuple[int, int, int]) -> tuple[int, int, int]:
+    z, y, x = (
+        math.ceil(HALO_DIAMETERS * task.diameter_px / ratio) + 8 if n > 1 else 0
+        for n, ratio in zip(parts, task.scale.ratio, strict=True)
+    )
+    return z, y, x
+
+
+def _largest_block(task: Task, parts: tuple[int, int, int]) -> tuple[int, int, int]:
+    z, y, x = (min(-(-n // p) + 2 * h, n) for n, p, h in zip(_cut_shape(task), parts, _halo(task, parts), strict=True))
+    return z, y, x
+
+
+def _memory(task: Task, config: TileConfig, tile: int, block: tuple[int, int, int], *, keep: bool) -> float:
+    """Peak bytes: what lives through the run, and the larger of the network's stage and the kernel's."""
+    volume = task.mode == "planes"
+    voxels, components = math.prod(block), 3 if volume else 2
+    batch = _batch(task, tile)
+    whole = task.n_times == 1 and volume and block == task.shape
+    lasting = task.voxels * (4 if whole else 2)
+    if keep:
+        lasting += task.voxels * 4 * (components + 1)
+    network_px, forward_px = 0, 0
+    for rows, columns in [o.axes for o in ORIENTATIONS] if volume else [(1, 2)]:
+        size = task.scale.network_size((block[rows], block[columns]), (rows, columns))
+        grid = _grid(size, config, tile)
+        area = grid.size[0] * grid.size[1]
+        planes = max(1, batch // area) if volume else 1
+        # Networks take small planes together up to PASS_PX at a time, larger ones one by one.
+        forward_px = max(forward_px, area, min(PASS_PX, area * planes * grid.n_tiles))
+        network_px = max(network_px, planes * size[0] * size[1])
+    forward = 0.0 if task.on_gpu else forward_px * cost_of(task.architecture).bytes_per_px
+    network = forward + network_px * NETWORK_STAGE
+    kernel = voxels * (KERNEL_3D if volume else KERNEL_2D)
+    held = voxels * (4 + 4 * (components + 1) + 4)
+    # Whole volumes are computed into the arrays that are kept.
+    if keep and task.n_times == 1 and (volume or task.shape[0] == 1):
+        held -= voxels * 4 * (components + 1)
+    return MARGIN * (FIXED_BYTES + lasting + held + max(network, kernel))
+
+
+def _grid(size: tuple[int, int], config: TileConfig, tile: int) -> TileGrid:
+    height, width = (-(-(n + 2 * config.border_px) // 16) * 16 for n in size)
+    return plan_tiles(height, width, tile_px=tile, overlap=config.overlap)
+
+
+def _batch(task: Task, tile: int) -> int:
+    # Small tiles run side by side, so a batch holds several.
+    return GPU_BATCH_PX if task.on_gpu else min(BATCH_PX, max(tile * tile, PASS_PX))
+
+
+def _finish(
+    task: Task,
+    config: TileConfig,
+    tile: int,
+    parts: tuple[int, int, int],
+    memory: int,
+    *,
+    keep: bool,
+    reduced: bool,
+) -> Plan:
+    blocks = cut_blocks(_cut_shape(task), parts=parts, halo=_halo(task, parts))
+    volume = task.mode == "planes"
+    n_tiles = pixels = voxels = 0
+    for block in blocks:
+        shape = block.outer_shape
+        voxels += math.prod(shape)
+        for orientation in ORIENTATIONS if volume else ORIENTATIONS[:1]:
+            rows, columns = orientation.axes
+            size = task.scale.network_size((shape[rows], shape[columns]), orientation.axes)
+            grid = _grid(size, config, tile)
+            n_planes = shape[orientation.stack] if volume else 1
+            n_tiles += grid.n_tiles * n_planes
+            pixels += grid.pixels * n_planes
+    repeats = task.n_times * (1 if volume else task.shape[0])
+    masks = voxels * repeats * MASKS_S_PER_VOXEL
+    seconds = pixels * repeats * cost_of(task.architecture).seconds_per_px + masks
+    return Plan(
+        tile, _batch(task, tile), blocks, memory, keep, n_tiles * repeats, pixels * repeats, seconds, masks, reduced
+    )

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+from fakes import FakeNetwork, blobs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_aprcnn.errors import NotEnoughMemoryError
+from napari_aprcnn.segment.tiles import Tiler, plan_tiles
+
+
+def _tiler(network, **values):
+    settings = {"tile_px": 1024, "overlap": 0.1, "border_px": 24, "batch_px": 1 << 20}
+    return Tiler(network, **{**settings, **values}, on_tile=lambda pixels, tiles: None)
+
+
+def _plane(shape=(330, 410)):
+    image, _ = blobs(shape)
+    return torch.from_numpy(((image - 100.0) / 900.0).astype(np.float32))[None]
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(64, 512), st.floats(0, 0.5))
+def test_tiles_cover_the_plane(height, width, tile_px, overlap):
+    height, width = 16 * height, 16 * width
+    grid = plan_tiles(height, width, tile_px=tile_px, overlap=overlap)
+    for starts, size, length in zip(grid.starts, grid.size, (height, width), strict=True):
+        assert size % 16 == 0
+        assert size <= tile_px * 1.125 + 16
+        assert starts[0] == 0
+        assert starts[-1] + size == length
+        steps = np.diff(starts)
+        assert (steps > 0).all()
+        assert (steps <= size).all()
+
+
+def test_overlap_is_at_least_what_was_asked():
+    grid = plan_tiles(4096, 4096, tile_px=512, overlap=0.25)
+    assert max(np.diff(grid.starts[0])) <= grid.size[0] - 128 + 1
+
+
+def test_tiled_equals_whole():
+    plane, network = _plane(), FakeNetwork()
+    whole = _tiler(network).run(plane)
+    tiled = _tiler(network, tile_px=256).run(plane)
+    assert max(shape[-1] for shape in network.shapes[1:]) <= 288
+    assert len(network.shapes) > 1
+    np.testing.assert_allclose(tiled.numpy(), whole.numpy(), atol=1e-2)
+
+
+def test_batches_are_bounded_and_change_nothing():
+    planes = torch.cat([_plane((100, 120)), _plane((100, 120)).flip(1), _plane((100, 120)) * 0.8] * 3)
+    network = FakeNetwork()
+    all_at_once = _tiler(network).run(planes)
+    one_by_one = _tiler(network, batch_px=1).run(planes)
+    np.testing.assert_array_equal(all_at_once.numpy(), one_by_one.numpy())
+    bounded = FakeNetwork()
+    _tiler(bounded, batch_px=70_000).run(planes)
+    assert max(np.prod(shape) for shape in bounded.shapes) <= 70_000
+    assert len(bounded.shapes) == 5
+
+
+def test_small_tiles_side_by_side_give_the_same():
+    planes = torch.cat([_plane((100, 120)), _plane((100, 120)).flip(1)] * 4)
+    before = torch.get_num_threads()
+    network = FakeNetwork()
+    together = _tiler(network, threads=3).run(planes)
+    assert len(network.shapes) > 1
+    np.testing.assert_array_equal(together.numpy(), _tiler(FakeNetwork()).run(planes).numpy())
+    torch.set_num_threads(before)
+
+
+def test_border_of_zeros_is_added_and_removed():
+    network = FakeNetwork()
+    outputs = _tiler(network, border_px=24).run(torch.ones((1, 32, 50)))
+    assert outputs.shape == (1, 3, 32, 50)
+    assert network.shapes == [(1, 80, 112)]
+
+
+def test_tiles_shrink_when_memory_runs_out():
+    plane = _plane()
+    network = FakeNetwork(fail_above=300)
+    tiler = _tiler(network, tile_px=512)
+    outputs = tiler.run(plane)
+    assert tiler.tile_px == 256
+    np.testing.assert_allclose(outputs.numpy(), _tiler(FakeNetwork()).run(plane).numpy(), atol=1e-2)
+    with pytest.raises(NotEnoughMemoryError, match=r"128 px does not fit.*smaller network"):
+        _tiler(FakeNetwork(fail_above=10)).run(plane)
+
+
+def test_other_errors_of_the_network_pass():
+    class Broken(FakeNetwork):
+        def predict(self, planes):
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        _tiler(Broken()).run(_plane())
+
+
+def test_every_tile_is_handed_out_in_its_place():
+    plane, seen = _plane(), np.zeros((330, 410), int)
+    tiler = _tiler(FakeNetwork(), tile_px=160)
+    whole = _tiler(FakeNetwork()).run(plane)[0].numpy()
+
+    def take(place, output):
+        seen[place] += 1
+        inner = tuple(slice(p.start + 20, p.stop - 20) for p in place)
+        np.testing.assert_allclose(output[2, 20:-20, 20:-20].numpy(), whole[2][inner], atol=1e-3)
+
+    tiler.run(plane, on_output=take)
+    assert (seen > 0).all()
