@@ -1,0 +1,275 @@
+"""`aprcnn train`: from labelled images to a weights file with its card."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+import typer
+
+from napari_aprcnn.config import TrainConfig
+from napari_aprcnn.errors import CancelledError, ConfigError
+from napari_aprcnn.models.zoo import ModelCard, load_model, save_model
+from napari_aprcnn.train.data import LabelledImage, read_training_data
+from napari_aprcnn.train.fit import TrainStep, fit
+from napari_aprcnn.train.sampling import CropSampler
+from napari_aprcnn.train.score import Score, score_archive
+
+if TYPE_CHECKING:
+    from napari_aprcnn.models.family import CellposeFamily
+
+__all__ = ["export", "read_sets", "train", "train_command"]
+
+logger = logging.getLogger(__name__)
+
+
+def read_sets(paths: Sequence[Path | str]) -> list[LabelledImage]:
+    """Read several archives or folders into one training set."""
+    images: list[LabelledImage] = []
+    for path in paths:
+        images += read_training_data(path)
+        logger.info("%s: %d images so far", path, len(images))
+    return images
+
+
+def train(
+    data: Sequence[Path | str],
+    *,
+    output: Path | str,
+    name: str,
+    config: TrainConfig,
+    title: str = "",
+    data_words: str = "",
+    licence: str = "",
+    test: Sequence[Path | str] = (),
+    command: str | None = None,
+    threads: int | None = None,
+    initial: Path | str | None = None,
+    progress: Callable[[TrainStep], None] = lambda _: None,
+    should_cancel: Callable[[], bool] = lambda: False,
+) -> tuple[Path, list[Score]]:
+    """Train a model, score it, and write ``NAME.safetensors`` with its card ``NAME.json``.
+
+    Parameters
+    ----------
+    data
+        Archives or folders of labelled images (see `train.data`).
+    output
+        Folder of the result; ``output/NAME_run`` keeps checkpoints and the log, from which an interrupted training
+        goes on when it is called again.
+    name
+        Name of the model and of its files.
+    config
+        The training.
+    title, data_words, licence
+        What the card says of the model, its data and its licence.
+    test
+        Archives or folders to score the model on afterwards, with no diameter given.
+    command
+        What the card gives as the command that repeats it; default: the command line of this process.
+    threads
+        Threads of torch; ``None``: as torch chose.
+    initial
+        Weights to start from; ``None``: random.
+    progress, should_cancel
+        As `fit` takes them.
+
+    Returns
+    -------
+    path : Path
+        The weights file.
+    scores : list of Score
+        One for each test set.
+
+    Raises
+    ------
+    TrainingDataError
+        If the data cannot be read, or the folder holds another training's checkpoint.
+    CancelledError
+        If `should_cancel` said yes.
+    """
+    output = Path(output)
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        images = read_sets(data)
+        sampler = CropSampler(
+            images,
+            seed=config.seed,
+            crop_px=config.crop_px,
+            diameter_px=config.diameter_px,
+            collage=config.collage,
+            shares=config.shares,
+        )
+        state = load_model(initial).module.state_dict() if initial is not None else None
+        module = fit(
+            sampler,
+            config=config,
+            run_dir=output / f"{name}_run",
+            initial=state,
+            progress=progress,
+            should_cancel=should_cancel,
+        )
+    finally:
+        torch.set_num_threads(before)
+    words = data_words or ", ".join(f"{Path(path).stem}" for path in data)
+    said = command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    card = _card(name, config, title=title, data=words, licence=licence, command=said, metrics={})
+    path = output / f"{name}.safetensors"
+    save_model(module, path, card)
+    scores = [score_archive(str(path), archive) for archive in test]
+    if scores:
+        save_model(module, path, card.model_copy(update={"metrics": {s.name: s.summary() for s in scores}}))
+    return path, scores
+
+
+def _card(
+    name: str,
+    config: TrainConfig,
+    *,
+    title: str,
+    data: str,
+    licence: str,
+    command: str,
+    metrics: Mapping[str, Mapping[str, float]],
+) -> ModelCard:
+    return ModelCard(
+        name=name,
+        architecture=config.architecture,
+        title=title or f"{config.architecture} trained on labelled nuclei",
+        data=data,
+        licence=licence or "that of the training data",
+        seed=config.seed,
+        command=command,
+        metrics=dict(metrics),
+        diameter_px=config.diameter_px,
+        second_channel=config.second_channel,
+        border_px=24,
+        date=date.today().isoformat(),
+        sha256="",
+    )
+
+
+def export(module: CellposeFamily, path: Path | str, config: TrainConfig, *, name: str) -> None:
+    """Write the weights of a training that is still going on, with a bare card."""
+    save_model(module, Path(path), _card(name, config, title="", data="", licence="", command="", metrics={}))
+
+
+def train_command(
+    data: Annotated[list[str], typer.Argument(help="Zips or folders of images and labels; PATH=SHARE weights one.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the model and of its files.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the result and of its checkpoints.")],
+    architecture: Annotated[str, typer.Option(help="Network of the family; `aprcnn models --table`.")] = "faster_v3",
+    steps: Annotated[int, typer.Option(help="Steps of the training.")] = TrainConfig().n_steps,
+    batch_size: Annotated[int, typer.Option(help="Crops in a step.")] = TrainConfig().batch_size,
+    crop: Annotated[int, typer.Option(help="Edge of a crop, in pixels.")] = TrainConfig().crop_px,
+    learning_rate: Annotated[float, typer.Option(help="Highest rate of AdamW.")] = TrainConfig().learning_rate,
+    diameter: Annotated[float, typer.Option(help="Diameter nuclei are brought to, px.")] = TrainConfig().diameter_px,
+    collage: Annotated[float, typer.Option(help="Share of simulated crowded samples, 0..1.")] = TrainConfig().collage,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = TrainConfig().precision,
+    seed: Annotated[int, typer.Option(help="Seed of initialisation and samples.")] = 0,
+    start: Annotated[str | None, typer.Option("--from", help="Model or weights file to start from.")] = None,
+    test: Annotated[list[Path] | None, typer.Option(help="Zip or folder to score on afterwards.")] = None,
+    title: Annotated[str, typer.Option(help="One line for the card.")] = "",
+    data_words: Annotated[str, typer.Option("--data", help="What the card says of the data.")] = "",
+    licence: Annotated[str, typer.Option(help="What the card says of the licence.")] = "",
+    threads: Annotated[int | None, typer.Option(help="Threads; default: all.")] = None,
+) -> None:
+    """Train a model on labelled images.
+
+    An interrupted training (Ctrl-C, a kill) goes on from its last checkpoint when the same command is given again.
+    """
+    paths, shares = _shares(data)
+    config = TrainConfig(
+        architecture=architecture,
+        n_steps=steps,
+        batch_size=batch_size,
+        crop_px=crop,
+        learning_rate=learning_rate,
+        diameter_px=diameter,
+        collage=collage,
+        precision=precision,
+        seed=seed,
+        shares=shares,
+    )
+    stop: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: stop.append(number))
+    try:
+        path, scores = train(
+            paths,
+            output=output,
+            name=name,
+            config=config,
+            title=title,
+            data_words=data_words,
+            licence=licence,
+            test=test or [],
+            command=_repeat(data, name, output, config, start),
+            threads=threads,
+            initial=start,
+            progress=_tell,
+            should_cancel=lambda: bool(stop),
+        )
+    except CancelledError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(130) from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+    for score in scores:
+        typer.echo(f"{score.name}: " + "  ".join(f"{key} {value:.3f}" for key, value in score.summary().items()))
+    typer.echo(f"wrote {path}")
+
+
+def _repeat(data: Sequence[str], name: str, output: Path, config: TrainConfig, start: str | None) -> str:
+    """The command that repeats a training, every parameter that decides the weights spelled out."""
+    options = {
+        "name": name,
+        "output": output,
+        "architecture": config.architecture,
+        "steps": config.n_steps,
+        "batch-size": config.batch_size,
+        "crop": config.crop_px,
+        "learning-rate": config.learning_rate,
+        "diameter": config.diameter_px,
+        "collage": config.collage,
+        "precision": config.precision,
+        "seed": config.seed,
+    }
+    if start is not None:
+        options["from"] = start
+    return shlex.join(
+        ["aprcnn", "train", *data, *(str(o) for key, value in options.items() for o in (f"--{key}", value))]
+    )
+
+
+def _shares(data: Sequence[str]) -> tuple[list[Path], dict[str, float]]:
+    """Split ``PATH=SHARE``; shares are those of the stems of the paths."""
+    paths, shares = [], {}
+    for item in data:
+        head, mark, tail = item.rpartition("=")
+        if mark and not Path(item).exists():
+            try:
+                shares[Path(head).stem] = float(tail)
+            except ValueError as error:
+                raise ConfigError(
+                    f"got the share {tail!r} in {item!r}, expected a number, as in train.zip=0.5"
+                ) from error
+            item = head
+        paths.append(Path(item))
+    return paths, shares
+
+
+def _tell(step: TrainStep) -> None:
+    typer.echo(
+        f"step {step.step}/{step.n_steps}  flow {step.flow_loss:.4f}  probability {step.probability_loss:.4f}  "
+        f"rate {step.learning_rate:.1e}  {step.seconds_per_step:.2f} s/step  {step.seconds_left / 60:.0f} min left",
+        err=True,
+    )

@@ -1,0 +1,280 @@
+"""Fitting a network of the Cellpose family: checkpoints, resume, averaged weights, a log."""
+
+from __future__ import annotations
+
+import csv
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_aprcnn.config import TrainConfig
+from napari_aprcnn.errors import CancelledError, TrainingDataError
+from napari_aprcnn.models.family import CellposeFamily
+from napari_aprcnn.models.inputs import network_input
+from napari_aprcnn.train.losses import flow_loss
+
+if TYPE_CHECKING:
+    from napari_aprcnn.train.sampling import CropSampler
+
+__all__ = ["TrainStep", "fit", "learning_rate"]
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStep:
+    """What is told of a training as it goes: means over the steps since the last report.
+
+    Attributes
+    ----------
+    step, n_steps
+        Steps done and in all.
+    flow_loss, probability_loss
+        The two parts of the loss.
+    learning_rate
+        Of the last step.
+    seconds_per_step, seconds_left
+        Wall time.
+    """
+
+    step: int
+    n_steps: int
+    flow_loss: float
+    probability_loss: float
+    learning_rate: float
+    seconds_per_step: float
+    seconds_left: float
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then a cosine down to 1 % of the rate."""
+    rise = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / config.n_steps))
+    return config.learning_rate * rise * fall
+
+
+class _Average:
+    """Exponential running average of parameters; buffers (BatchNorm statistics) likewise, counters as they are."""
+
+    def __init__(self, module: torch.nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: torch.nn.Module, step: int) -> None:
+        # Young averages forget faster, or the random initialisation would linger.
+        keep = min(self.decay, (1 + step) / (10 + step))
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - keep)
+            else:
+                self.state[name].copy_(value)
+
+
+def _batches(sampler: CropSampler, config: TrainConfig, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches from `start` on, prepared one ahead in a thread."""
+    ready: queue.Queue[Any] = queue.Queue(maxsize=3)
+    stop = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def work() -> None:
+        try:
+            for step in range(start, config.n_steps):
+                put(sampler.batch(step, config.batch_size))
+                if stop.is_set():
+                    return
+        except Exception as error:  # noqa: BLE001 - carried over to the training's thread
+            put(error)
+
+    thread = threading.Thread(target=work, name="crops", daemon=True)
+    thread.start()
+    try:
+        for _ in range(start, config.n_steps):
+            item = ready.get()
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+
+
+def fit(
+    sampler: CropSampler,
+    *,
+    config: TrainConfig,
+    run_dir: Path | str,
+    initial: dict[str, torch.Tensor] | None = None,
+    checkpoint_seconds: float = 120.0,
+    report_every: int = 50,
+    progress: Callable[[TrainStep], None] = lambda _: None,
+    should_cancel: Callable[[], bool] = lambda: False,
+) -> CellposeFamily:
+    """Train a network, or go on with a training that was interrupted.
+
+    Parameters
+    ----------
+    sampler
+        Source of the batches.
+    config
+        The training.
+    run_dir
+        Folder of the checkpoint and the log; if it holds a checkpoint of the same configuration, the training goes on
+        from there and ends as if it had never stopped.
+    initial
+        State to start from instead of random weights.
+    checkpoint_seconds
+        Wall time between checkpoints.
+    report_every
+        Steps between calls of `progress` and lines of the log.
+    progress, should_cancel
+        Told every `report_every` steps; asked at every step.
+
+    Returns
+    -------
+    CellposeFamily
+        The averaged weights, in evaluation mode.
+
+    Raises
+    ------
+    TrainingDataError
+        If the folder holds a checkpoint of another configuration.
+    CancelledError
+        If `should_cancel` said yes; a checkpoint was written first.
+    """
+    run_dir = Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    module = CellposeFamily(config.architecture)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if initial is not None:
+        module.load_state_dict(initial)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    average = _Average(module, config.ema_decay)
+    start = _resume(run_dir, config, module, optimiser, average)
+    module.train()
+    window: list[tuple[float, float]] = []
+    saved = told = time.monotonic()
+    for step, (images, target) in enumerate(_batches(sampler, config, start), start):
+        rate = learning_rate(step, config)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        window.append(_step(module, images, target, optimiser, parameters, config))
+        average.update(module, step)
+        now, done = time.monotonic(), step + 1
+        if done % report_every == 0 or done == config.n_steps:
+            pace = (now - told) / len(window)
+            report = TrainStep(
+                step=done,
+                n_steps=config.n_steps,
+                flow_loss=sum(f for f, _ in window) / len(window),
+                probability_loss=sum(p for _, p in window) / len(window),
+                learning_rate=rate,
+                seconds_per_step=pace,
+                seconds_left=pace * (config.n_steps - done),
+            )
+            _log(run_dir / LOG, report)
+            progress(report)
+            window, told = [], now
+        cancelled = should_cancel()
+        if cancelled or now - saved > checkpoint_seconds or done == config.n_steps:
+            _save(run_dir, config, done, module, optimiser, average)
+            saved = now
+        if cancelled:
+            raise CancelledError(f"the training was cancelled at step {done}; run it again to go on from {run_dir}")
+    module.load_state_dict(average.state)
+    module.eval()
+    return module
+
+
+def _step(
+    module: CellposeFamily,
+    images: torch.Tensor,
+    target: torch.Tensor,
+    optimiser: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    config: TrainConfig,
+) -> tuple[float, float]:
+    inputs = network_input(images, second_channel=config.second_channel).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+        output = module(inputs)[0]
+    flow, probability = flow_loss(output, target)
+    optimiser.zero_grad(set_to_none=True)
+    (flow + probability).backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+    optimiser.step()
+    return float(flow.detach()), float(probability.detach())
+
+
+def _save(
+    run_dir: Path,
+    config: TrainConfig,
+    step: int,
+    module: CellposeFamily,
+    optimiser: torch.optim.Optimizer,
+    average: _Average,
+) -> None:
+    state = {
+        "config": config.model_dump_json(),
+        "step": step,
+        "module": module.state_dict(),
+        "average": average.state,
+        "optimiser": optimiser.state_dict(),
+    }
+    beside = run_dir / (CHECKPOINT + ".part")
+    torch.save(state, beside)
+    beside.replace(run_dir / CHECKPOINT)
+
+
+def _resume(
+    run_dir: Path,
+    config: TrainConfig,
+    module: CellposeFamily,
+    optimiser: torch.optim.Optimizer,
+    average: _Average,
+) -> int:
+    path = run_dir / CHECKPOINT
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    if state["config"] != config.model_dump_json():
+        raise TrainingDataError(
+            f"{path} belongs to another configuration; give another folder, or remove the checkpoint to start afresh"
+        )
+    module.load_state_dict(state["module"])
+    optimiser.load_state_dict(state["optimiser"])
+    average.state = state["average"]
+    return int(state["step"])
+
+
+def _log(path: Path, report: TrainStep) -> None:
+    fresh = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        if fresh:
+            writer.writerow(["step", "flow_loss", "probability_loss", "learning_rate", "seconds_per_step"])
+        writer.writerow(
+            [
+                report.step,
+                f"{report.flow_loss:.5f}",
+                f"{report.probability_loss:.5f}",
+                f"{report.learning_rate:.3e}",
+                f"{report.seconds_per_step:.4f}",
+            ]
+        )
