@@ -1,0 +1,191 @@
+"""What the options mean: parameters of the run, and results to write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napari_aprcnn.config import AxisMapping, SegmentConfig
+from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.io.source import ImageSource
+
+__all__ = ["Outputs", "Settings", "parse_spacing"]
+
+_TOP = {
+    "model": "model", "device": "device", "precision": "precision", "mode": "dimensionality", "diameter": "diameter_px",
+    "threads": "threads", "seed": "seed", "stitch_iou": "stitch_iou",
+}  # fmt: skip
+_FLOWS = {
+    "probability_threshold": "probability_threshold", "min_size": "min_size_vox", "steps": "n_steps",
+    "resize": "resize_factor",
+}  # fmt: skip
+_TILES = {"tile": "tile_px", "memory_gb": "memory_gb"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Results to write.
+
+    Attributes
+    ----------
+    folder_or_file
+        What ``-o`` gave.
+    format
+        ``tif``, ``ome-tif`` or ``zarr``.
+    rois, geojson, csv, overlay, probability, flows
+        Whether to write each.
+    overwrite
+        Replace results that exist.
+    """
+
+    folder_or_file: Path | None = None
+    format: str = "tif"
+    rois: bool = False
+    geojson: bool = False
+    csv: bool = False
+    overlay: bool = False
+    probability: bool = False
+    flows: bool = False
+    overwrite: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of label images."""
+        return {"tif": ".tif", "ome-tif": ".ome.tif", "zarr": ".zarr"}[self.format]
+
+    def names(self, stem: str) -> dict[str, str]:
+        """Return the file name of each result of an image."""
+        wanted = {
+            "labels": f"{stem}_labels{self.suffix}",
+            "run": f"{stem}_run.json",
+            "rois": f"{stem}_rois.zip" if self.rois else "",
+            "geojson": f"{stem}_outlines.geojson" if self.geojson else "",
+            "csv": f"{stem}_measurements.csv" if self.csv else "",
+            "overlay": f"{stem}_overlay.png" if self.overlay else "",
+            "probability": f"{stem}_probability{self.suffix}" if self.probability else "",
+            "flows": f"{stem}_flows{self.suffix}" if self.flows else "",
+        }
+        return {kind: name for kind, name in wanted.items() if name}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Parameters of a run before an image is known.
+
+    Attributes
+    ----------
+    base
+        The configuration file, or the defaults.
+    has_file
+        Whether there was a configuration file.
+    changes
+        Fields that options override.
+    axes, channel, spacing_um
+        What the options say of the image; ``None``: as the file or the configuration say.
+    series
+        Image of a file with several.
+    """
+
+    base: SegmentConfig = field(default_factory=SegmentConfig)
+    has_file: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    axes: str | None = None
+    channel: int | None = None
+    spacing_um: tuple[float, float, float] | None = None
+    series: int = 0
+
+    @classmethod
+    def from_options(cls, given: Mapping[str, Any]) -> Settings:
+        """Take the options of the command line.
+
+        Raises
+        ------
+        ConfigError
+            If the configuration file cannot be read, or a value is out of its range.
+        """
+        values = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
+        path = values.get("config")
+        base = SegmentConfig.from_file(path) if path is not None else SegmentConfig()
+        changes: dict[str, Any] = {target: values[name] for name, target in _TOP.items() if name in values}
+        flows = {target: values[name] for name, target in _FLOWS.items() if name in values}
+        if "flow_threshold" in values:
+            # One option for 2D and 3D: whoever sets it means the image at hand.
+            flows |= {"flow_threshold": values["flow_threshold"], "flow_threshold_3d": values["flow_threshold"]}
+        tiles = {target: values[name] for name, target in _TILES.items() if name in values}
+        if flows:
+            changes["flows"] = base.flows.replace(**flows)
+        if tiles:
+            changes["tiles"] = base.tiles.replace(**tiles)
+        if "normalise" in values:
+            changes["normalise"] = base.normalise.replace(mode=values["normalise"])
+        if "probability" in values or "flows" in values:
+            changes["keep_flows"] = bool(values.get("probability") or values.get("flows"))
+        base.replace(**changes)
+        return cls(
+            base=base,
+            has_file=path is not None,
+            changes=changes,
+            axes=AxisMapping(order=values["axes"]).order if "axes" in values else None,
+            channel=values.get("channel"),
+            spacing_um=parse_spacing(values["spacing"]) if "spacing" in values else None,
+            series=int(values.get("series", 0)),
+        )
+
+    def config_for(self, source: ImageSource) -> tuple[SegmentConfig, list[str]]:
+        """Return the configuration for an image, with axes and voxel size spelled out, and notes on what was taken.
+
+        Options come before the configuration file, that before the image file.
+        """
+        notes = list(source.notes)
+        recorded = self.base.axes
+        channel = self.channel
+        if channel is None:
+            channel = recorded.channel if recorded is not None else 0
+        if self.axes is not None:
+            order = self.axes
+        elif recorded is not None and len(recorded.order) == source.data.ndim:
+            order = recorded.order
+        else:
+            order = source.axes
+            if not source.axes_known:
+                notes.append(f"the file does not name its axes; {order} is taken: set --axes if that is wrong")
+        spacing = self.spacing_um or self.base.spacing_um or source.spacing_um
+        if self.spacing_um is None and self.base.spacing_um and source.spacing_um:
+            ratios = [ours / theirs for ours, theirs in zip(self.base.spacing_um, source.spacing_um, strict=True)]
+            if max(ratios) > 1.01 or min(ratios) < 0.99:
+                notes.append(
+                    f"the voxel size of the configuration {self.base.spacing_um} is used, not that of the file"
+                )
+        mapping = AxisMapping(order=order, channel=channel if "C" in order or self.channel is not None else 0)
+        return self.base.replace(**{**self.changes, "axes": mapping, "spacing_um": spacing}), notes
+
+
+def parse_spacing(text: str) -> tuple[float, float, float]:
+    """Read a voxel size: ``z,y,x``, ``y,x`` or one number, in micrometres.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> parse_spacing("0.5,0.2,0.2"), parse_spacing("0.3")
+    ((0.5, 0.2, 0.2), (0.3, 0.3, 0.3))
+    """
+    parts = [part for part in re.split(r"[,\sx]+", text.strip()) if part]
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if not 1 <= len(numbers) <= 3 or not all(0 < number < float("inf") for number in numbers):
+        raise ConfigError(
+            f"got --spacing {text!r}, expected positive um as z,y,x or y,x or one number: for example 0.5,0.2,0.2"
+        )
+    if len(numbers) == 2:
+        numbers = [numbers[0], *numbers]
+    z, y, x = numbers * 3 if len(numbers) == 1 else numbers
+    return z, y, x
