@@ -1,0 +1,288 @@
+"""The Segment dock without its widgets: what is chosen, what it would take, what runs, what was found.
+
+Works on a `napari.components.ViewerModel`, so it is tested without Qt. Views listen to `changed` and `notified` and
+call `poll` from the GUI thread while `pending` is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from psygnal import Signal
+
+from napari_aprcnn._napari.backend import Backend, Machine
+from napari_aprcnn._napari.fields import get_value, with_value
+from napari_aprcnn._napari.image_model import ImageModel
+from napari_aprcnn._napari.jobs import Job, Outcome
+from napari_aprcnn._napari.runner import Runner, State
+from napari_aprcnn._napari.settings import Preferences, Settings, load_settings, save_settings
+from napari_aprcnn.config import SegmentConfig
+from napari_aprcnn.errors import ConfigError, OutputError
+from napari_aprcnn.io.atomic import write_text
+
+__all__ = ["SegmentModel"]
+
+
+class SegmentModel:
+    """State and actions of the Segment dock.
+
+    Parameters
+    ----------
+    viewer
+        A napari viewer or viewer model.
+    launch
+        Runs a callable in another thread; tests call it in place.
+    backend
+        The functions that do the work.
+    settings
+        ``None``: those of the last session.
+    preferences
+        Those of napari's settings dialog.
+
+    Attributes
+    ----------
+    images
+        The chosen layer, its axes and voxel size.
+    runner
+        The run that goes on, and the result of the last one.
+    changed : Signal(str)
+        ``layers``, ``image``, ``parameters``, ``machine``, ``estimate``, ``state``, ``progress``, ``result``,
+        ``pending``.
+    notified : Signal(str, str, object)
+        Severity (``error``, ``info``), sentence, and the exception where it was an unexpected one.
+    """
+
+    changed = Signal(str)
+    notified = Signal(str, str, object)
+
+    def __init__(
+        self,
+        viewer: Any,
+        *,
+        launch: Callable[[Callable[[], None]], Any],
+        backend: Backend | None = None,
+        settings: Settings | None = None,
+        preferences: Preferences | None = None,
+    ) -> None:
+        self.backend = backend or Backend()
+        self.preferences = preferences or Preferences()
+        self.settings = settings or (load_settings() if self.preferences.remember else Settings())
+        self.machine: Machine | None = None
+        self.machine_problem = ""
+        self.estimate_words = ""
+        self._closed = False
+        self._launch = launch
+        self._tasks: dict[str, tuple[Job, Callable[[Outcome], None]]] = {}
+        self.images = ImageModel(viewer)
+        self.runner = Runner(viewer, launch=launch, segment=self.backend.segment)
+        self.images.changed.connect(self._image_changed)
+        self.images.refused.connect(self._refused)
+        self.runner.changed.connect(self._runner_changed)
+        self.runner.notified.connect(self._runner_notified)
+        self.look_at_machine()
+        self.update_estimate()
+
+    def _image_changed(self, what: str) -> None:
+        self.changed.emit(what)
+        if what == "image":
+            self.update_estimate()
+
+    def _refused(self, sentence: str) -> None:
+        self.notified.emit("error", sentence, None)
+
+    def _runner_changed(self, what: str) -> None:
+        self.changed.emit(what)
+        if what == "result":
+            self.update_estimate()  # from now on with the speed and the diameter of a real run
+
+    def _runner_notified(self, severity: str, sentence: str, error: Exception | None) -> None:
+        self.notified.emit(severity, sentence, error)
+
+    # --- parameters --------------------------------------------------------------------------------------------------
+
+    def get(self, *path: str) -> Any:
+        """Return a parameter, for example ``get("flows", "n_steps")``."""
+        return get_value(self.settings.config, path)
+
+    def set(self, *path: str, value: Any) -> bool:
+        """Change a parameter; one out of range is told and not taken.
+
+        Returns
+        -------
+        bool
+            Whether the value was taken.
+        """
+        try:
+            config = with_value(self.settings.config, path, value)
+        except ConfigError as error:
+            self.notified.emit("error", str(error), None)
+            self.changed.emit("parameters")
+            return False
+        if config != self.settings.config:
+            self.settings = self.settings.replace(config=config)
+            self.changed.emit("parameters")
+            if path[0] in ("device", "threads"):
+                self.look_at_machine()
+            self.update_estimate()
+        return True
+
+    def set_option(self, **values: Any) -> None:
+        """Change what is kept beside the parameters: layers to show, rerun, folding."""
+        self.settings = self.settings.replace(**values)
+        self.changed.emit("parameters")
+
+    def reset_parameters(self) -> None:
+        """Return to the defaults of every parameter."""
+        self.settings = self.settings.replace(config=SegmentConfig())
+        self.changed.emit("parameters")
+        self.look_at_machine()
+        self.update_estimate()
+
+    def run_config(self) -> SegmentConfig:
+        """Return the complete configuration of a run on the chosen layer."""
+        keep = self.settings.show_probability or self.settings.show_flows
+        return self.settings.config.replace(
+            axes=self.images.mapping, spacing_um=self.images.spacing.um, keep_flows=keep
+        )
+
+    def export_config(self, path: Path | str) -> bool:
+        """Write the configuration of the run as JSON, for ``aprcnn segment --config`` or another session."""
+        try:
+            write_text(self.run_config().to_json() + "\n", path, overwrite=True)
+        except OutputError as error:
+            self.notified.emit("error", str(error), None)
+            return False
+        self.notified.emit("info", f"the run's configuration is in {path}", None)
+        return True
+
+    def load_config(self, path: Path | str) -> bool:
+        """Take the parameters of a configuration or run file; axes and voxel size only where they fit the layer."""
+        try:
+            config = SegmentConfig.from_file(path)
+        except ConfigError as error:
+            self.notified.emit("error", str(error), None)
+            return False
+        self.settings = self.settings.replace(config=config.replace(axes=None, spacing_um=None))
+        image = self.images.snapshot
+        if image is not None and config.axes is not None and len(config.axes.order) == len(image.shape):
+            self.images.set_axes(config.axes.order, config.axes.channel)
+        if config.spacing_um is not None:
+            self.images.set_spacing(config.spacing_um)
+        self.changed.emit("parameters")
+        self.look_at_machine()
+        self.update_estimate()
+        return True
+
+    def remember(self) -> None:
+        """Write the settings for the next session."""
+        if self.preferences.remember:
+            save_settings(self.settings)
+
+    # --- what the backend says ---------------------------------------------------------------------------------------
+
+    def look_at_machine(self) -> None:
+        """Find the models and the device in use, in the background."""
+        device, threads, machine = self.get("device"), self.get("threads"), self.backend.machine
+        self._ask("machine", lambda: machine(device, threads), self._machine_found)
+
+    def _machine_found(self, outcome: Outcome) -> None:
+        self.machine_problem = "" if outcome.error is None else str(outcome.error)
+        if outcome.error is None:
+            self.machine = outcome.value
+        self.changed.emit("machine")
+        self.changed.emit("state")
+
+    def update_estimate(self) -> None:
+        """Estimate time and memory of a run, in the background."""
+        image = self.images.snapshot
+        if image is None or self.problem:
+            self._tasks.pop("estimate", None)
+            self.estimate_words = ""
+            self.changed.emit("estimate")
+            self.changed.emit("state")
+            return
+        config, estimate = self.run_config(), self.backend.estimate
+        shape, dtype, diameter = image.shape, image.data.dtype, self.runner.found_diameter(image.name)
+        self._ask("estimate", lambda: estimate(shape, dtype, config, diameter), self._estimated)
+        self.changed.emit("state")
+
+    def _estimated(self, outcome: Outcome) -> None:
+        self.estimate_words = str(outcome.value) if outcome.error is None else str(outcome.error)
+        self.changed.emit("estimate")
+
+    def _ask(self, name: str, question: Callable[[], Any], answer: Callable[[Outcome], None]) -> None:
+        job = Job(question)
+        self._tasks[name] = (job, answer)  # an older question of that name is forgotten
+        self._launch(job.run)
+        self.changed.emit("pending")
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """``ready``, ``running`` or ``cancelling``."""
+        return self.runner.state
+
+    @property
+    def pending(self) -> bool:
+        """Whether `poll` has something to wait for."""
+        return self.runner.busy or bool(self._tasks)
+
+    @property
+    def problem(self) -> str:
+        """Why a run cannot start, or an empty string."""
+        return self.images.problem
+
+    def segment(self) -> None:
+        """Start a run on the whole image."""
+        self._start(preview=False)
+
+    def preview(self) -> None:
+        """Start a run on what the camera shows: one plane, in 2D."""
+        self._start(preview=True)
+
+    def _start(self, *, preview: bool) -> None:
+        image, mapping, layer = self.images.snapshot, self.images.mapping, self.images.layer
+        if self.state != "ready":
+            return
+        if image is None or mapping is None or layer is None:
+            self.notified.emit("error", self.problem, None)
+            return
+        config = self.run_config()
+        if preview:
+            self.runner.preview(layer, image, mapping, config)
+            return
+        self.remember()
+        self.runner.segment(
+            image,
+            mapping,
+            config,
+            probability=self.settings.show_probability,
+            flows=self.settings.show_flows,
+            live=self.preferences.live_labels,
+            rerun=self.settings.rerun,
+        )
+
+    def cancel(self) -> None:
+        """Ask the run to stop. Provisional labels go at once; the dock is ready when the run has stopped."""
+        self.runner.cancel()
+
+    def poll(self) -> None:
+        """Take what the threads have ready; call it on the GUI thread, about 30 times a second."""
+        for name, (task, answer) in list(self._tasks.items()):
+            if task.outcome is not None and self._tasks.get(name, (None,))[0] is task:
+                del self._tasks[name]
+                answer(task.outcome)
+        self.runner.poll()
+
+    def close(self) -> None:
+        """Forget the viewer: the run is asked to stop and its result will not be shown."""
+        if self._closed:
+            return
+        self._closed = True
+        self.remember()
+        self._tasks.clear()
+        self.runner.close()
+        self.images.close()

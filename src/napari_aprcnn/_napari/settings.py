@@ -1,0 +1,112 @@
+"""What the Segment dock remembers between sessions: one JSON file in the user's configuration folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+
+from napari_aprcnn.config import Frozen, SegmentConfig
+from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.io.atomic import write_text
+
+__all__ = ["Preferences", "Settings", "load_settings", "preferences", "save_settings", "settings_path"]
+
+logger = logging.getLogger(__name__)
+
+
+class Settings(Frozen):
+    """The state of the dock that is worth keeping.
+
+    Attributes
+    ----------
+    config
+        Parameters of a run; axes and voxel size belong to an image and are not kept.
+    show_probability
+        Add a layer with the probability of being nucleus.
+    show_flows
+        Add a layer with the flows as colours.
+    rerun
+        ``replace``: a second run replaces the labels of the first; ``version``: it adds another layer.
+    advanced_open
+        The advanced options are unfolded.
+    folder
+        Folder that the file dialogs start in.
+    """
+
+    config: SegmentConfig = SegmentConfig()
+    show_probability: bool = False
+    show_flows: bool = False
+    rerun: Literal["replace", "version"] = "replace"
+    advanced_open: bool = False
+    folder: str = ""
+
+
+class Preferences(Frozen):
+    """Preferences in napari's own settings dialog (``configurations`` of the manifest).
+
+    Attributes
+    ----------
+    remember
+        Keep the dock's parameters between sessions.
+    live_labels
+        Show labels while tiles finish.
+    """
+
+    remember: bool = True
+    live_labels: bool = True
+
+
+def settings_path() -> Path:
+    """Return the settings file; the environment variable ``APRCNN_CONFIG_DIR`` moves its folder."""
+    folder = os.environ.get("APRCNN_CONFIG_DIR") or platformdirs.user_config_dir("napari-aprcnn", appauthor=False)
+    return Path(folder) / "segment.json"
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read the settings. A missing or damaged file gives the defaults: it never stops the dock from opening."""
+    path = path or settings_path()
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Settings(**values)
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, ValueError, TypeError, ConfigError) as error:
+        logger.warning("the settings in %s cannot be used, the defaults are: %s", path, error)
+        return Settings()
+
+
+def save_settings(settings: Settings, path: Path | None = None) -> bool:
+    """Write the settings beside the old file, then rename; a full or read-only disk is only logged.
+
+    Returns
+    -------
+    bool
+        Whether the settings were written.
+    """
+    path = path or settings_path()
+    config = settings.config.replace(axes=None, spacing_um=None)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(settings.replace(config=config).model_dump_json(indent=2), path, overwrite=True)
+    except OSError as error:
+        logger.warning("the settings cannot be written to %s: %s", path, error)
+        return False
+    return True
+
+
+def preferences() -> Preferences:
+    """Return the preferences that napari keeps for this plugin; the defaults where napari is too old for them."""
+    values: dict[str, Any] = {}
+    try:
+        from napari.settings import get_plugin_settings
+
+        stored = get_plugin_settings("napari-aprcnn").segment
+        values = {name: getattr(stored, name) for name in Preferences.model_fields}
+    except (ImportError, AttributeError, KeyError, ValueError) as error:
+        logger.debug("napari keeps no preferences for this plugin: %s", error)
+    return Preferences(**values)

@@ -1,0 +1,1 @@
+"""The parts of the dock: thin Qt views of the models."""
