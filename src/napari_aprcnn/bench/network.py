@@ -1,0 +1,148 @@
+"""The networks' time and memory beside the ``cellpose`` configuration in plain torch, in the same run.
+
+Each figure comes from a process of its own, so that peak memory is that network's alone and no allocation of one
+helps the next. Torch's times depend much on how large allocations are given back to the system (each pass over memory
+then pays for page faults), so both ways are measured: as the system does it, and with large allocations kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from napari_aprcnn.bench.table import BenchTable
+from napari_aprcnn.models.configs import FAMILY
+from napari_aprcnn.models.counting import count_macs
+
+__all__ = ["table"]
+
+KEEP_LARGE = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+    "MALLOC_TOP_PAD_": "400000000",
+}
+BASELINE = "cellpose"
+WORKER = "napari_aprcnn.bench.network_worker"
+TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One network, the way it is run, and the input's edge."""
+
+    architecture: str
+    way: str
+    edge_px: int
+    keeps: bool
+
+
+def _measure(job: _Job, *, threads: int, repeats: int) -> dict[str, Any]:
+    order = {
+        "architecture": job.architecture,
+        "way": job.way,
+        "edge_px": job.edge_px,
+        "threads": threads,
+        "repeats": repeats,
+    }
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    environment.update(KEEP_LARGE if job.keeps else {}, OMP_NUM_THREADS=str(threads))
+    done = subprocess.run(  # noqa: S603 - our own module in our own Python
+        [sys.executable, "-m", WORKER, json.dumps(order)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{WORKER} failed for {order}: {done.stderr.strip()[-500:]}")
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def _ways(architecture: str) -> tuple[str, ...]:
+    return ("plain", "bands", "bands bfloat16") if architecture != BASELINE else ("plain", "bands")
+
+
+def _one_size(edge_px: int, *, keeps: bool, threads: int, repeats: int, architectures: tuple[str, ...]) -> BenchTable:
+    base = _Job(BASELINE, "plain", edge_px, keeps)
+    base_repeats = max(2, repeats // 3)
+    first = _measure(base, threads=threads, repeats=base_repeats)
+    jobs = [_Job(name, way, edge_px, keeps) for name in architectures for way in _ways(name)]
+    measured = {
+        job: _measure(job, threads=threads, repeats=base_repeats if job.architecture == BASELINE else repeats)
+        for job in jobs
+        if job != base
+    }
+    # The baseline once before and once after: a load that came in between shows, and the faster one counts.
+    again = _measure(base, threads=threads, repeats=base_repeats)
+    measured = {base: min(first, again, key=lambda found: found["seconds"]), **measured}
+    rows = []
+    for job, found in measured.items():
+        macs = count_macs(job.architecture, shape=(1, 2, edge_px, edge_px))
+        rows.append(
+            (
+                job.architecture,
+                job.way,
+                1e3 * found["seconds"],
+                measured[base]["seconds"] / found["seconds"],
+                measured[base]["cpu_seconds"] / found["cpu_seconds"],
+                macs / 1e9,
+                macs / 1e9 / found["seconds"],
+                found["peak_bytes"] / 2**20,
+                f"{found['deviation']:.0e}" if found["deviation"] else "0",
+            )
+        )
+    allocation = "large allocations kept" if keeps else "default allocation"
+    drift = max(first["seconds"], again["seconds"]) / min(first["seconds"], again["seconds"])
+    return BenchTable(
+        title=f"Networks, 1 x 2 x {edge_px} x {edge_px}, {threads} threads, {allocation}",
+        columns=(
+            "network",
+            "run as",
+            "wall ms",
+            "x faster (wall)",
+            "x faster (CPU time)",
+            "true GMAC",
+            "GMAC/s",
+            "peak MB",
+            "deviation",
+        ),
+        rows=tuple(rows),
+        notes=(
+            f"plain: torch in channels_last, the baseline is plain {BASELINE}; bands: `for_inference`, float32",
+            f"the shortest of {repeats} runs after one to warm up ({base_repeats} for {BASELINE})",
+            f"torch {first['torch']}, random weights",
+            f"the baseline before and after the others differed by a factor of {drift:.2f}; where that is far from 1, "
+            "other programs were running, and the ratio of CPU times says more",
+            "peak MB: what the run adds to the process; deviation: rms difference from the plain float32 network, over "
+            "the spread of its output",
+            *(f"environment: {key}={value}" for key, value in KEEP_LARGE.items() if keeps),
+        ),
+    )
+
+
+def table(*, threads: int = 2, quick: bool = False) -> list[BenchTable]:
+    """Measure every network that is shipped, and the baseline, at 512 and 1024 px, with both ways of allocation.
+
+    Parameters
+    ----------
+    threads
+        Torch's threads, for all.
+    quick
+        One small size, two networks, few repeats: to see that it runs.
+    """
+    if quick:
+        return [_one_size(128, keeps=False, threads=threads, repeats=3, architectures=(BASELINE, "faster_v3"))]
+    shipped = tuple(
+        name for name in FAMILY if name in {BASELINE, "fastcellpose", "faster_v1", "faster_v2", "faster_v3"}
+    )
+    return [
+        _one_size(edge_px, keeps=keeps, threads=threads, repeats=9, architectures=shipped)
+        for edge_px in (512, 1024)
+        for keeps in (False, True)
+    ]
