@@ -47,7 +47,7 @@ class _Network:
         )
         self.device, self.precision, self.name, self.sha256 = torch.device("cpu"), "float32", "fake", "f" * 64
 
-    def predict(self, planes):
+    def predict(self, planes, *, check=None):
         array = np.asarray(planes, np.float32)
         smooth = ndimage.gaussian_filter(array, (0, 4, 4))
         flows = np.stack(np.gradient(smooth, axis=(1, 2)), 1)
@@ -349,7 +349,7 @@ from napari_aprcnn.segment import pipeline
 from napari_aprcnn.cli import main
 
 class Slow(_Network):
-    def predict(self, planes):
+    def predict(self, planes, *, check=None):
         print("started", flush=True)
         time.sleep(0.3)
         return super().predict(planes)

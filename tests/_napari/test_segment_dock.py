@@ -46,14 +46,6 @@ def click(qtbot, button):
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
-OVERLOADED = hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
-
-
-def clock():
-    """Wall time; on a machine with more work than cores the CPU time of this thread, which others do not stretch."""
-    return time.thread_time() if OVERLOADED else time.perf_counter()
-
-
 def names(viewer):
     return [layer.name for layer in viewer.layers]
 
@@ -83,11 +75,11 @@ def test_open_segment_cancel(window, qtbot, tmp_path):
     click(qtbot, dock.run.button)
     qtbot.waitUntil(lambda: "cells nuclei (running)" in names(viewer), timeout=10_000)
     assert "tile 1 of 4" in dock.run.words.text()
-    since = clock()
+    since = time.perf_counter()
     click(qtbot, dock.run.button)
     assert dock.run.button.text() == "Cancelling…"
     qtbot.waitUntil(lambda: dock.run.button.text() == "Segment", timeout=10_000)
-    assert clock() - since < 1.0
+    assert time.perf_counter() - since < 1.0
     assert names(viewer) == ["cells", "cells nuclei"]
     assert dock.run.button.isEnabled()
     window_picture = viewer.window.screenshot(flash=False)
@@ -110,13 +102,14 @@ def test_the_real_thing(window, qtbot):
     viewer.open(str(sample_path("ovule-3d")), plugin="napari-aprcnn")
     assert dock.images.spacing["z"].value() == pytest.approx(0.28372, abs=1e-4)
     dock.model.set("diameter_px", value=23.0)
-    click(qtbot, dock.run.button)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=60_000)
-    since = clock()
-    click(qtbot, dock.run.button)
-    qtbot.waitUntil(lambda: dock.model.state == "ready", timeout=20_000)
-    assert clock() - since < 1.0
-    assert names(viewer) == ["ovule-3d"]
+    for _ in range(3):  # and again: what a cancelled run leaves behind must not harm the next
+        click(qtbot, dock.run.button)
+        qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=60_000)
+        since = time.perf_counter()
+        click(qtbot, dock.run.button)
+        qtbot.waitUntil(lambda: dock.model.state == "ready", timeout=20_000)
+        assert time.perf_counter() - since < 1.0
+        assert names(viewer) == ["ovule-3d"]
 
 
 def test_an_error_is_a_notification_and_the_dock_is_ready(window, qtbot):
@@ -142,13 +135,13 @@ def test_the_event_loop_never_waits(window, qtbot):
 
     viewer, dock = window(backend=fake_backend(FakeSegment(tiles=400, seconds_a_tile=0.05)))
     viewer.add_image(blobs((512, 512)), name="cells")
-    gaps, last, layers = [], clock(), names(viewer)
+    gaps, last, layers = [], time.perf_counter(), names(viewer)
 
     def tick():
         nonlocal last, layers
         if names(viewer) == layers and dock.model.state == "running":
-            gaps.append(clock() - last)
-        last, layers = clock(), names(viewer)
+            gaps.append(time.perf_counter() - last)
+        last, layers = time.perf_counter(), names(viewer)
 
     timer = QTimer()
     timer.timeout.connect(tick)

@@ -224,7 +224,7 @@ def test_cancel_leaves_no_half_layer_and_keeps_earlier_results(viewer):
     wait(model, lambda: "cells nuclei (running)" in names(viewer))
     model.cancel()
     assert model.state == "cancelling"
-    assert [layer.name for layer in viewer.layers if layer.visible] == ["cells", "cells nuclei"]
+    assert [layer.name for layer in viewer.layers if layer.opacity] == ["cells", "cells nuclei"]
     settle(model)
     assert model.state == "ready"
     assert names(viewer) == ["cells", "cells nuclei"]

@@ -66,3 +66,22 @@ def test_a_forked_child_makes_its_own_threads():
     _, status = os.waitpid(child, 0)
     deadline.cancel()
     assert status == 0, "the child hung or failed"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_check_that_raises_leaves_out_the_tasks_that_have_not_begun(threads):
+    class StopNowError(Exception):
+        pass
+
+    def check():
+        if done:
+            raise StopNowError
+
+    done: list[int] = []
+    torch.set_num_threads(threads)
+    try:
+        with pytest.raises(StopNowError):
+            run_all([lambda: done.append(1)] * 50, check=check)
+    finally:
+        torch.set_num_threads(1)
+    assert 1 <= len(done) <= threads

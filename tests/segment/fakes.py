@@ -29,7 +29,7 @@ class FakeNetwork:
         self.shapes: list[tuple[int, ...]] = []
         self._fail_above = fail_above
 
-    def predict(self, planes: torch.Tensor) -> np.ndarray:
+    def predict(self, planes: torch.Tensor, *, check=None) -> np.ndarray:
         planes = torch.as_tensor(planes)
         self.shapes.append(tuple(planes.shape))
         if self._fail_above is not None and planes.shape[-1] > self._fail_above:

@@ -89,7 +89,7 @@ def test_tiles_shrink_when_memory_runs_out():
 
 def test_other_errors_of_the_network_pass():
     class Broken(FakeNetwork):
-        def predict(self, planes):
+        def predict(self, planes, *, check=None):
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):

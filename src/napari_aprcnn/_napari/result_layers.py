@@ -77,7 +77,9 @@ class LiveLabels:
     def hide(self) -> None:
         """Show it no more. Quick, while taking a layer away makes napari collect garbage first."""
         if self.layer is not None:
-            self.layer.visible = False
+            # Not `visible = False`: a layer that is removed while it is invisible leaves vispy with a dangling buffer,
+            # and the next layer's first drawing crashes Python (napari 0.9.2, vispy 0.17).
+            self.layer.opacity = 0.0
 
     def hand_over(self) -> Labels | None:
         """Give the layer away, to become the final one; adding a second one would only cost time and flicker."""

@@ -70,19 +70,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pools.clear)
 
 
-def run_all(tasks: list[Callable[[], None]]) -> None:
+def run_all(tasks: list[Callable[[], None]], *, check: Callable[[], None] | None = None) -> None:
     """Run tasks in inference mode on as many threads as torch has here (`torch.set_num_threads`), one task each.
 
-    The first error of a task is raised when all have ended.
+    `check` is called before each task, in its thread, and may raise to stop: tasks that have not begun are then left
+    out. The first error is raised when all that had begun have ended.
     """
     workers = min(torch.get_num_threads(), len(tasks))
     if workers <= 1:
         with torch.inference_mode():
             for task in tasks:
+                if check is not None:
+                    check()
                 task()
         return
 
     def quietly(task: Callable[[], None]) -> None:
+        if check is not None:
+            check()
         with torch.inference_mode():  # this setting belongs to a thread
             task()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from napari_aprcnn.errors import ImageDtypeError, ImageError, ImageValueError
 from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.inputs import network_input
-from napari_aprcnn.models.optimise import for_inference
+from napari_aprcnn.models.optimise import BandedFamily, for_inference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,13 +88,16 @@ class Network:
     def __repr__(self) -> str:
         return f"Network({self.name!r}, {self.device_words}, {self.precision})"
 
-    def predict(self, planes: NDArray[Any] | Tensor) -> NDArray[np.float32]:
+    def predict(self, planes: NDArray[Any] | Tensor, *, check: Callable[[], None] | None = None) -> NDArray[np.float32]:
         """Run the network on normalised planes.
 
         Parameters
         ----------
         planes : (N, H, W) float32 ndarray or Tensor
             Intensities with 0 and 1 at the lower and upper percentile. Any height and width from 1 up.
+        check
+            Called many times a second while the network runs (once a pass on a GPU), from any of its threads; an
+            exception that it raises stops the network and is passed on.
 
         Returns
         -------
@@ -119,9 +122,16 @@ class Network:
                 part = source[start : start + at_once].to(self.device, torch.float32)
                 part = F.pad(part, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
                 x = network_input(part, second_channel=self.card.second_channel).to(self._dtype)
-                y, _ = self._fast(x)
+                y, _ = self._run(x, check)
                 result[start : start + at_once] = y[:, :, :height, :width].float().cpu().numpy()
         return result
+
+    def _run(self, x: Tensor, check: Callable[[], None] | None) -> tuple[Tensor, Tensor]:
+        if isinstance(self._fast, BandedFamily):
+            return cast("tuple[Tensor, Tensor]", self._fast(x, check=check))
+        if check is not None:
+            check()
+        return cast("tuple[Tensor, Tensor]", self._fast(x))
 
     @staticmethod
     def _checked(planes: NDArray[Any] | Tensor) -> Tensor:

@@ -226,7 +226,13 @@ class BandedFamily(nn.Module):
         fitting = BAND_BYTES // (channels * width * self.dtype.itemsize) // 2 * 2
         return max(min(max(least, fitting), -(-height // 4) * 2), MIN_ROWS)
 
-    def _in_bands(self, step: Callable[[int, int], Tensor], like: tuple[int, int, int], halo: int) -> Tensor:
+    def _in_bands(
+        self,
+        step: Callable[[int, int], Tensor],
+        like: tuple[int, int, int],
+        halo: int,
+        check: Callable[[], None] | None,
+    ) -> Tensor:
         """Run ``step(low, high)`` on bands of rows, and put the rows that count together: (1, C, H, W)."""
         channels, height, width = like
         result = torch.empty((1, channels, height, width), dtype=self.dtype, memory_format=torch.channels_last)
@@ -235,10 +241,10 @@ class BandedFamily(nn.Module):
             result[:, :, start:stop] = step(low, high)[:, :, start - low : stop - low]
 
         rows = self._rows(channels, height, width)
-        run_all([partial(task, *band) for band in bands(height, rows, halo)])
+        run_all([partial(task, *band) for band in bands(height, rows, halo)], check=check)
         return result
 
-    def _one(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _one(self, x: Tensor, check: Callable[[], None] | None) -> tuple[Tensor, Tensor]:
         """Run one plane (1, 2, H, W)."""
         sizes = [(width, x.shape[2] >> scale, x.shape[3] >> scale) for scale, width in enumerate(self.config.widths)]
         skips: list[Tensor] = []
@@ -248,7 +254,7 @@ class BandedFamily(nn.Module):
             def encode(a: int, b: int, block: nn.Module = encoder, source: Tensor = source, k: int = k) -> Tensor:
                 return cast("Tensor", block(source[:, :, a * k : b * k]))
 
-            skips.append(self._in_bands(encode, like, cast("_Encoder", encoder).halo))
+            skips.append(self._in_bands(encode, like, cast("_Encoder", encoder).halo, check))
         style = style_vector(skips[3])
         y = skips[3]
         for scale in (3, 2, 1, 0):
@@ -263,17 +269,19 @@ class BandedFamily(nn.Module):
                 return cast("Tensor", out if i else self.head(out))
 
             like = (3, *sizes[0][1:]) if scale == 0 else sizes[scale]
-            y = self._in_bands(decode, like, decoder.halo)
+            y = self._in_bands(decode, like, decoder.halo, check)
             skips[scale] = skips[scale][:0]  # free it
         return y.float(), style
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, *, check: Callable[[], None] | None = None) -> tuple[Tensor, Tensor]:
         """Run the network: as `CellposeFamily.forward`, for inference only.
 
         Parameters
         ----------
         x : (N, 2, H, W) Tensor
             On the CPU; H and W are multiples of 8.
+        check
+            Called before each band of rows, in the thread that computes it; may raise to stop the network there.
 
         Returns
         -------
@@ -282,7 +290,7 @@ class BandedFamily(nn.Module):
         """
         with torch.inference_mode():
             x = x.to(self.dtype)
-            parts = [self._one(x[number : number + 1]) for number in range(x.shape[0])]
+            parts = [self._one(x[number : number + 1], check) for number in range(x.shape[0])]
             return torch.cat([y for y, _ in parts]), torch.cat([style for _, style in parts])
 
 

@@ -54,7 +54,7 @@ def segment(
     progress
         Called with a `Progress` after every tile.
     should_cancel
-        Asked before every tile and inside the kernels; ``True`` stops the run.
+        Asked many times a second, within tiles and kernels too, from any thread; ``True`` stops the run.
     on_partial
         Called with `PartialLabels` as tiles, planes and time points are finished.
     **overrides

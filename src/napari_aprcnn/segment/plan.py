@@ -28,7 +28,7 @@ Mode = Literal["2d", "planes", "stitch"]
 
 BATCH_PX = 1024 * 1024
 GPU_BATCH_PX = 8 * BATCH_PX
-WIDE_TILE = 448  # edge of a tile of the wide networks, so that a cancel is seen within a second or so
+WIDE_TILE = 448  # edge of a tile of the wide networks, so that progress is told every second or two
 HALO_DIAMETERS = 2.0
 WHOLE = (1, 1, 1)
 CHOICES = 6  # cuts that are compared at most

@@ -141,7 +141,14 @@ class Run:
     def _tiler(self, tile_px: int, batch_px: int) -> Tiler:
         tiles = self.config.tiles
         return Tiler(
-            self.network, tile_px, tiles.overlap, tiles.border_px, batch_px, lambda _pixels, _tiles: None, self.threads
+            self.network,
+            tile_px,
+            tiles.overlap,
+            tiles.border_px,
+            batch_px,
+            lambda _pixels, _tiles: None,
+            self.threads,
+            self.reporter.check,
         )
 
     def _on_tile(self, plan: Plan, pixels: int, tiles: int) -> None:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -41,8 +41,8 @@ class NetworkLike(Protocol):
     def device(self) -> torch.device:
         """Where it runs."""
 
-    def predict(self, planes: Tensor) -> NDArray[np.float32]:
-        """Planes (N, H, W) to outputs (N, 3, H, W)."""
+    def predict(self, planes: Tensor, *, check: Callable[[], None] | None = None) -> NDArray[np.float32]:
+        """Planes (N, H, W) to outputs (N, 3, H, W); `check` is called often and may raise to stop."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,8 @@ class Tiler:
     threads
         Small tiles of a batch go through the network side by side, one thread each: threads that share a small tile
         wait for each other most of the time.
+    check
+        Called many times within a tile, from any thread; may raise to stop.
     """
 
     network: NetworkLike
@@ -152,6 +154,7 @@ class Tiler:
     batch_px: int
     on_tile: Callable[[int, int], None]
     threads: int = 1
+    check: Callable[[], None] | None = None
 
     def grid(self, size: tuple[int, int]) -> TileGrid:
         """Return how a plane of this size (network pixels, without border) is cut."""
@@ -201,13 +204,13 @@ class Tiler:
         n, area = len(tiles), tiles.shape[1] * tiles.shape[2]
         workers = min(self.threads, n)
         if workers < 2 or area > PASS_PX or self.network.device.type != "cpu":
-            return torch.from_numpy(self.network.predict(tiles))
+            return torch.from_numpy(self.network.predict(tiles, check=self.check))
         alone = copy.copy(self.network)
         alone.threads = 1
         parts = torch.split(tiles, max(1, min(-(-n // workers), PASS_PX // (workers * area))))
         try:
             with ThreadPoolExecutor(workers, "aprcnn-tiles") as pool:
-                return torch.from_numpy(np.concatenate(list(pool.map(alone.predict, parts))))
+                return torch.from_numpy(np.concatenate(list(pool.map(partial(alone.predict, check=self.check), parts))))
         finally:
             # The number that a thread sets is also the one that later threads begin with.
             torch.set_num_threads(self.threads)
