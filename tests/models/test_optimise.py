@@ -51,8 +51,8 @@ def _outputs_of_blocks(fast, x) -> list[torch.Tensor]:
     outputs: list[torch.Tensor] = []
     plain = type(fast)._in_bands
 
-    def keep(step, like, halo):
-        outputs.append(plain(fast, step, like, halo))
+    def keep(step, like, halo, check):
+        outputs.append(plain(fast, step, like, halo, check))
         return outputs[-1]
 
     fast._in_bands = keep
