@@ -269,7 +269,9 @@ class TrainConfig(Frozen):
     diameter_px
         Diameter that nuclei are brought to, in pixels.
     collage
-        Share of simulated crowded samples.
+        Share of samples composed of cut-out nuclei laid close together.
+    tissue
+        Share of samples of simulated tissue.
     shares
         Share of the samples of each source (stem of its path); others by the square root of their size.
     ema_decay
@@ -291,6 +293,7 @@ class TrainConfig(Frozen):
     clip_norm: Positive = 5.0
     diameter_px: Positive = 25.0
     collage: float = Field(default=0.15, ge=0, le=1)
+    tissue: float = Field(default=0.15, ge=0, le=1)
     shares: dict[str, float] = {}
     ema_decay: float = Field(default=0.998, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "bfloat16"

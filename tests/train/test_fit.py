@@ -13,7 +13,7 @@ CONFIG = TrainConfig(architecture="faster_v3", n_steps=6, batch_size=2, crop_px=
 
 @pytest.fixture(scope="module")
 def sampler(archive):
-    return CropSampler(read_training_data(archive), crop_px=64, collage=0.0)
+    return CropSampler(read_training_data(archive), crop_px=64, collage=0.0, tissue=0.0)
 
 
 def states_equal(a, b):

@@ -15,11 +15,11 @@ def images(archive):
 
 @pytest.fixture(scope="module")
 def sampler(images):
-    return CropSampler(images, seed=3, crop_px=96, collage=0.0)
+    return CropSampler(images, seed=3, crop_px=96, collage=0.0, tissue=0.0)
 
 
 def test_a_batch_is_a_function_of_seed_and_step(sampler, images):
-    again = CropSampler(images, seed=3, crop_px=96, collage=0.0)
+    again = CropSampler(images, seed=3, crop_px=96, collage=0.0, tissue=0.0)
     for first, second in zip(sampler.batch(5, 2), again.batch(5, 2), strict=True):
         assert torch.equal(first, second)
     assert not torch.equal(sampler.batch(5, 2)[0], sampler.batch(6, 2)[0])
@@ -63,7 +63,7 @@ def test_turned_flows_point_to_the_centre_of_the_turned_nucleus(sampler):
 
 def test_outside_the_image_has_no_weight(images):
     # Crops larger than the image: some of them must reach over its border.
-    sampler = CropSampler(images, seed=0, crop_px=224, collage=0.0)
+    sampler = CropSampler(images, seed=0, crop_px=224, collage=0.0, tissue=0.0)
     _, target = sampler.batch(0, 4)
     assert (target[:, 3] == 0).any()
     assert (target[:, 3] == 1).any()

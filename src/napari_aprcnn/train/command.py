@@ -107,6 +107,7 @@ def train(
             crop_px=config.crop_px,
             diameter_px=config.diameter_px,
             collage=config.collage,
+            tissue=config.tissue,
             shares=config.shares,
         )
         state = load_model(initial).module.state_dict() if initial is not None else None
@@ -174,6 +175,7 @@ def train_command(
     learning_rate: Annotated[float, typer.Option(help="Highest rate of AdamW.")] = TrainConfig().learning_rate,
     diameter: Annotated[float, typer.Option(help="Diameter nuclei are brought to, px.")] = TrainConfig().diameter_px,
     collage: Annotated[float, typer.Option(help="Share of simulated crowded samples, 0..1.")] = TrainConfig().collage,
+    tissue: Annotated[float, typer.Option(help="Share of simulated tissue, 0..1.")] = TrainConfig().tissue,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = TrainConfig().precision,
     seed: Annotated[int, typer.Option(help="Seed of initialisation and samples.")] = 0,
     start: Annotated[str | None, typer.Option("--from", help="Model or weights file to start from.")] = None,
@@ -196,6 +198,7 @@ def train_command(
         learning_rate=learning_rate,
         diameter_px=diameter,
         collage=collage,
+        tissue=tissue,
         precision=precision,
         seed=seed,
         shares=shares,
@@ -240,6 +243,7 @@ def _repeat(data: Sequence[str], name: str, output: Path, config: TrainConfig, s
         "learning-rate": config.learning_rate,
         "diameter": config.diameter_px,
         "collage": config.collage,
+        "tissue": config.tissue,
         "precision": config.precision,
         "seed": config.seed,
     }

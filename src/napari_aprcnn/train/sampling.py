@@ -11,16 +11,18 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.train.augment import degrade
 from napari_aprcnn.train.collage import NucleiBank, collages
 from napari_aprcnn.train.data import FLOW_UNIT, LabelledImage
+from napari_aprcnn.train.tissue import tissue_scenes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["CropSampler"]
 
-N_COLLAGES = 160
+N_COLLAGES = N_TISSUES = 160
 
 
 class CropSampler:
@@ -38,6 +40,8 @@ class CropSampler:
         Diameter that nuclei are brought to, in pixels, before the scale is jittered.
     collage
         Share of samples out of scenes composed of cut-out nuclei (simulated crowding), 0..1.
+    tissue
+        Share of samples out of simulated tissue, 0..1.
     shares
         Share of the samples of each source; sources that it does not name, or all of them, are weighted by the square
         root of their size. Within a source, kinds are weighted by the square root of their size.
@@ -51,19 +55,29 @@ class CropSampler:
         crop_px: int = 224,
         diameter_px: float = 25.0,
         collage: float = 0.15,
+        tissue: float = 0.15,
         shares: Mapping[str, float] | None = None,
     ) -> None:
         self.seed = seed
         self.crop_px = crop_px
         self.diameter_px = diameter_px
         self.images = list(images)
-        weights = _weights(self.images, shares or {})
+        self.weights = _weights(self.images, shares or {})
         bank = NucleiBank(images, seed=seed) if collage > 0 else None
-        if bank:
-            scenes = collages(bank, count=N_COLLAGES, seed=seed)
+        made = [(collages(bank, count=N_COLLAGES, seed=seed), collage)] if bank else []
+        if tissue > 0:
+            made.append((tissue_scenes(count=N_TISSUES, seed=seed), tissue))
+        self._add(made)
+
+    def _add(self, made: Sequence[tuple[list[LabelledImage], float]]) -> None:
+        total = sum(share for _, share in made)
+        if total > 1:
+            raise ConfigError(f"the simulated shares add up to {total:g}, expected at most 1; lower collage or tissue")
+        parts = [self.weights * (1 - total)]
+        for scenes, share in made:
             self.images += scenes
-            weights = np.concatenate([weights * (1 - collage), np.full(len(scenes), collage / len(scenes))])
-        self.weights = weights
+            parts.append(np.full(len(scenes), share / len(scenes)))
+        self.weights = np.concatenate(parts)
 
     def batch(self, step: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the batch of a step.
