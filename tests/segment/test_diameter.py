@@ -5,7 +5,7 @@ import pytest
 from fakes import FakeNetwork, blobs
 
 from napari_aprcnn.errors import CancelledError
-from napari_aprcnn.segment.diameter import estimate_diameter, median_diameter_px, pick_windows, window
+from napari_aprcnn.segment.diameter import estimate_diameter, pick_windows, typical_diameter_px, window
 from napari_aprcnn.segment.pipeline import segment
 from napari_aprcnn.segment.tiles import Tiler
 
@@ -25,7 +25,7 @@ def _estimate(image, **options):
 def test_sizes_from_6_to_150_px(diameter):
     edge = int(4.3 * diameter)
     image, truth = blobs((edge, edge), diameter=diameter)
-    true = median_diameter_px(np.bincount(truth.ravel())[1:])
+    true = typical_diameter_px(np.bincount(truth.ravel())[1:])
     assert _estimate(image).diameter_px == pytest.approx(true, rel=0.25)
 
 
