@@ -35,6 +35,12 @@ def test_drawn_nuclei_without_a_diameter(diameter):
     assert len(result.readout.model_sha256) == 64
 
 
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_diameter_that_is_off_by_two_still_works(factor):
+    image, truth = blobs((240, 240), seed=1)
+    assert matched_f1(segment(image, diameter_px=25.0 * factor).labels, truth, iou=0.5) > 0.85
+
+
 @pytest.mark.shared
 def test_cells_of_a_culture(shared_data):
     scores = [matched_f1(segment(image).labels, truth) for image, truth in _read(shared_data, "bbbc039_test", 3)]

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_aprcnn.bench.table import BenchTable, machine
+from napari_aprcnn.models.configs import FAMILY
 
 # A table is a module with `table(...) -> BenchTable` (or several of them), which takes what it needs of the options.
 TABLES = {
@@ -33,6 +34,9 @@ def main(
     peer: Annotated[
         Path | None, typer.Option(help="Python of an environment with cellpose 3.1.1 (benchmarks/peer_environment.sh).")
     ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="Only these networks beside the baseline (table network).")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of both sides.")] = 2,
     quick: Annotated[bool, typer.Option(help="Small inputs and few repeats, to see that it runs.")] = False,
 ) -> None:
@@ -40,6 +44,9 @@ def main(
     unknown = sorted(set(only or ()) - set(TABLES))
     if unknown:
         raise typer.BadParameter(f"got {', '.join(unknown)}, expected some of {', '.join(TABLES)}")
+    strange = sorted(set(network or ()) - set(FAMILY))
+    if strange:
+        raise typer.BadParameter(f"got {', '.join(strange)}, expected some of {', '.join(FAMILY)}")
     typer.echo("; ".join(f"{name} {value}" for name, value in machine().items()))
     for name in only or TABLES:
         try:
@@ -49,7 +56,7 @@ def main(
                 raise
             typer.echo(f"\n{name}: no such table in this version, left out")
             continue
-        tables = run_table(module, {"peer": peer, "threads": threads, "quick": quick})
+        tables = run_table(module, {"peer": peer, "threads": threads, "quick": quick, "network": network})
         for number, table in enumerate(tables):
             typer.echo(f"\n{table.text()}")
             if out is not None:

@@ -126,7 +126,7 @@ def _one_size(edge_px: int, *, keeps: bool, threads: int, repeats: int, architec
     )
 
 
-def table(*, threads: int = 2, quick: bool = False) -> list[BenchTable]:
+def table(*, threads: int = 2, quick: bool = False, network: list[str] | None = None) -> list[BenchTable]:
     """Measure every network that is shipped, and the baseline, at 512 and 1024 px, with both ways of allocation.
 
     Parameters
@@ -135,12 +135,13 @@ def table(*, threads: int = 2, quick: bool = False) -> list[BenchTable]:
         Torch's threads, for all.
     quick
         One small size, two networks, few repeats: to see that it runs.
+    network
+        Only these beside the baseline; ``None``: all that are shipped.
     """
     if quick:
         return [_one_size(128, keeps=False, threads=threads, repeats=3, architectures=(BASELINE, "faster_v3"))]
-    shipped = tuple(
-        name for name in FAMILY if name in {BASELINE, "fastcellpose", "faster_v1", "faster_v2", "faster_v3"}
-    )
+    wanted = {BASELINE, *(network or ("fastcellpose", "faster_v1", "faster_v2", "faster_v3"))}
+    shipped = tuple(name for name in FAMILY if name in wanted)
     return [
         _one_size(edge_px, keeps=keeps, threads=threads, repeats=9, architectures=shipped)
         for edge_px in (512, 1024)
