@@ -1,10 +1,5 @@
 // The compiled kernels' Python module: arrays in, arrays filled. The Python side allocates and checks.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/string.h>
-
-#include <stdexcept>
-
+#include "binding.hpp"
 #include "compact.hpp"
 #include "hot.hpp"
 #include "masks.hpp"
@@ -16,9 +11,6 @@ using namespace aprcnn;
 
 namespace {
 
-template <class T>
-using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-
 template <class A>
 Grid grid_of(const A& array, size_t skip = 0) {
     const size_t axes = array.ndim() - skip;
@@ -26,22 +18,6 @@ Grid grid_of(const A& array, size_t skip = 0) {
     const bool flat = axes == 2;
     return {flat ? 1 : static_cast<int64_t>(array.shape(skip)), static_cast<int64_t>(array.shape(skip + axes - 2)),
             static_cast<int64_t>(array.shape(skip + axes - 1)), flat};
-}
-
-void same_size(size_t got, int64_t expected, const char* what) {
-    if (got != static_cast<size_t>(expected)) throw std::invalid_argument(what);
-}
-
-// A Python callable (share done) -> stop?, or None.
-Poll poll_of(nb::object callable) {
-    if (callable.is_none()) return nullptr;
-    // Called with the interpreter lock released; the reference is held by the binding's caller.
-    PyObject* raw = callable.ptr();
-    return [raw](double done) {
-        const nb::gil_scoped_acquire lock;
-        if (PyErr_CheckSignals() != 0) throw nb::python_error();
-        return nb::cast<bool>(nb::handle(raw)(done));
-    };
 }
 
 template <class T>
@@ -62,6 +38,10 @@ NB_MODULE(_cpu, m) {
     m.def("has_instruction_set", [](const std::string& name) { return has_instruction_set(name.c_str()); }, "name"_a);
     m.def("choose_instruction_set", [](const std::string& name) { return choose_instruction_set(name.c_str()); },
           "name"_a);
+
+    bind_convert(m);
+    bind_tree(m);
+    bind_particles(m);
 
     bind_compact<uint8_t>(m);
     bind_compact<uint16_t>(m);

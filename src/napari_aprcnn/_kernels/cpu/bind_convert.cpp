@@ -1,0 +1,7 @@
+#include "binding.hpp"
+
+namespace aprcnn {
+
+void bind_convert(nb::module_&) {}
+
+}  // namespace aprcnn

@@ -1,0 +1,7 @@
+#include "binding.hpp"
+
+namespace aprcnn {
+
+void bind_particles(nb::module_&) {}
+
+}  // namespace aprcnn

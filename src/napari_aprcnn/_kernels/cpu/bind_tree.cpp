@@ -1,0 +1,7 @@
+#include "binding.hpp"
+
+namespace aprcnn {
+
+void bind_tree(nb::module_&) {}
+
+}  // namespace aprcnn
