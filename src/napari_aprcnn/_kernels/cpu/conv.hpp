@@ -8,13 +8,19 @@ namespace aprcnn {
 // Extended rows: index e < rows is features[e], e < rows + tree_rows is tree[e - rows], larger is outside the image. The
 // tree holds one row of zeros more, which is what outside reads.
 struct Rows2 {
-    const float* features;
-    const float* tree;
+    const float* base[2];  // where row 0 would be: of the features, and of the extended rows that are the tree's
     int64_t rows;
     int64_t channels;
-    const float* at(int32_t index) const {
-        return index < rows ? features + index * channels : tree + (index - rows) * channels;
+    Rows2(const float* features, const float* tree, int64_t rows_, int64_t channels_)
+        : base{features, tree - rows_ * channels_}, rows(rows_), channels(channels_) {}
+    Rows2 from_channel(int64_t channel) const {
+        Rows2 shifted = *this;
+        shifted.base[0] += channel;
+        shifted.base[1] += channel;
+        return shifted;
     }
+    bool joined() const { return base[0] == base[1]; }
+    const float* at(int64_t index) const { return base[index >= rows ? 1 : 0] + index * channels; }
 };
 
 struct Taps {

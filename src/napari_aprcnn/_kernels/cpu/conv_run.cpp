@@ -83,14 +83,13 @@ void conv_forward(const float* features, const float* tree, StageSize size, cons
     Packed packed(weight, kernel, blocks, false);
     std::vector<float> padded(blocks.padded(), 0.0f);
     if (bias != nullptr) std::copy(bias, bias + kernel.out, padded.begin());
-    Rows2 from{features, tree, size.rows, kernel.in};
+    Rows2 from(features, tree, size.rows, kernel.in);
     std::vector<float> joined;
     if (kernel.in == 1) {
         joined.resize(size.rows + size.tree_rows + 1);
         std::copy(features, features + size.rows, joined.begin());
         std::copy(tree, tree + size.tree_rows + 1, joined.begin() + size.rows);
-        from.features = joined.data();
-        from.tree = joined.data() + size.rows;
+        from = Rows2(joined.data(), joined.data() + size.rows, size.rows, 1);
     }
     std::vector<Task> tasks;
     constexpr int64_t run = 14 * 12 * 12;
@@ -142,7 +141,7 @@ void conv_weight(const float* features, const float* tree, StageSize size, const
                  const int32_t* table, Segments segments, float* grad_weight, int threads) {
     const ConvTable& conv = conv_table();
     const int64_t columns = (kernel.out + conv.pad - 1) / conv.pad * conv.pad;
-    const Rows2 from{features, tree, size.rows, kernel.in};
+    const Rows2 from(features, tree, size.rows, kernel.in);
     const Taps taps{table, kernel.taps};
     const int64_t cells = kernel.taps * kernel.in * columns;
     std::fill(grad_weight, grad_weight + kernel.depths * kernel.out * kernel.in * kernel.taps, 0.0f);
