@@ -87,7 +87,7 @@ void bind_conv(nb::module_& m) {
         same_size(table.size(), size.rows * kernel.taps, "the table does not fit the gradient");
         same_size(grad_features.size(), size.rows * kernel.in, "out does not fit the gradient");
         same_size(grad_tree.size(), (size.tree_rows + 1) * kernel.in, "the tree does not fit the weight");
-        if (columns_of(slabs) != 4) throw std::invalid_argument("expected slabs [n, 4]");
+        if (columns_of(slabs) != 5) throw std::invalid_argument("expected slabs [n, 5]");
         const nb::gil_scoped_release released;
         conv_input(grad.data(), size, weight.data(), kernel, table.data(), slabs.data(), rows_of(slabs),
                    grad_features.data(), grad_tree.data(), threads);

@@ -120,18 +120,24 @@ void conv_input(const float* grad, StageSize size, const float* weight, KernelSh
     std::memset(grad_tree, 0, (size.tree_rows + 1) * kernel.in * sizeof(float));
     const Taps taps{table, kernel.taps};
     for (int64_t begin = 0; begin < slab_count;) {
+        // The slabs of one phase, and where each of its tasks begins.
+        std::vector<int64_t> starts;
         int64_t end = begin;
-        for (; end < slab_count && slabs[4 * end] == slabs[4 * begin]; ++end) {
-            if (slabs[4 * end + 1] < 0 || slabs[4 * end + 2] > size.rows)
-                throw std::invalid_argument("a slab reaches outside the rows");
-            packed.prepare(slabs[4 * end + 3]);
+        for (; end < slab_count && slabs[5 * end] == slabs[5 * begin]; ++end) {
+            const int64_t* slab = slabs + 5 * end;
+            if (slab[2] < 0 || slab[3] > size.rows) throw std::invalid_argument("a slab reaches outside the rows");
+            packed.prepare(slab[4]);
+            if (end == begin || slab[1] != slab[1 - 5]) starts.push_back(end);
         }
-        parallel_for(end - begin, threads, [&](int64_t i, int, const StopFlag&) {
-            const int64_t* slab = slabs + 4 * (begin + i);
+        starts.push_back(end);
+        parallel_for(static_cast<int64_t>(starts.size()) - 1, threads, [&](int64_t task, int, const StopFlag&) {
             // Room for a row that falls outside, and behind it for one group of gradients.
             std::vector<float> sink(64 + 64 * kernel.out, 0.0f);
-            conv.input(grad, kernel.out, taps, blocks, packed.at(slab[3]), size.rows, size.tree_rows, kernel.in, slab[1],
-                       slab[2], grad_features, grad_tree, sink.data());
+            for (int64_t i = starts[task]; i < starts[task + 1]; ++i) {
+                const int64_t* slab = slabs + 5 * i;
+                conv.input(grad, kernel.out, taps, blocks, packed.at(slab[4]), size.rows, size.tree_rows, kernel.in, slab[2],
+                           slab[3], grad_features, grad_tree, sink.data());
+            }
         });
         begin = end;
     }

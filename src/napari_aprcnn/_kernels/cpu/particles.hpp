@@ -25,8 +25,8 @@ struct Segments {
 void conv_forward(const float* features, const float* tree, StageSize size, const float* weight, KernelShape kernel,
                   const float* bias, const int32_t* table, Segments segments, float* out, int threads);
 
-// slabs [count][4]: phase, first row, last row + 1, depth; phases run one after the other, slabs of one phase never touch
-// the same rows. Sums are made in the order of the slabs, whatever the number of threads.
+// slabs [count][5]: phase, task, first row, last row + 1, depth. Phases run one after the other, and so do the slabs of one
+// task; tasks of one phase never touch the same rows. So sums are made in one order, whatever the number of threads.
 void conv_input(const float* grad, StageSize size, const float* weight, KernelShape kernel, const int32_t* table,
                 const int64_t* slabs, int64_t slab_count, float* grad_features, float* grad_tree, int threads);
 
