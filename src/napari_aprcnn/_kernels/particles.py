@@ -173,8 +173,8 @@ def gather_conv(
         arrays = (array(x), array(tree), array(weight), added, array(neighbours), array(segments))
         module.conv_forward(*arrays, out.numpy(), threads())
         return out
-    wide = None if bias is None else wide(bias)
-    return reference.conv(wide(x), wide(tree), wide(weight), wide, neighbours, segments).to(x.dtype)
+    added = None if bias is None else wide(bias)
+    return reference.conv(wide(x), wide(tree), wide(weight), added, neighbours, segments).to(x.dtype)
 
 
 @gather_conv.register_fake
