@@ -142,7 +142,7 @@ def _watch(
         if should_cancel():
             raise ChildFailedError("cancelled", "it was cancelled")
         if passed > seconds:
-            raise ChildFailedError("time", f"it took more than {seconds:.0f} s")
+            raise ChildFailedError("time", f"it took more than {seconds:.3g} s")
         with suppress(psutil.Error):
             if watched is not None and watched.memory_info().rss > memory_bytes:
                 raise ChildFailedError("memory", f"it took more than {memory_bytes / 2**20:,.0f} MiB of memory")

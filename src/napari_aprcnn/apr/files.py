@@ -30,7 +30,7 @@ from napari_aprcnn.io.atomic import beside
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["AprImage", "AprLimits", "list_apr", "read_apr", "write_apr"]
+__all__ = ["AprImage", "AprLimits", "build_tree", "list_apr", "read_apr", "write_apr"]
 
 _READER = "napari_aprcnn.apr.reading_child"
 _SLOWEST_BYTES_PER_SECOND = 4 << 20
@@ -133,7 +133,7 @@ def read_apr(
     job = {"task": "read", "group": _group(channel, timepoint), "name": name}
     answer, arrays = _ask_child(path, job, bounds, should_cancel)
     try:
-        return _build(answer, arrays, memory_bytes=bounds[0], threads=threads)
+        return build_tree(answer, arrays, memory_bytes=bounds[0], threads=threads)
     except (FileFormatError, ParticleTreeError, ImageError) as error:
         raise FileFormatError(f"{path.name}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -280,9 +280,16 @@ def _shape(answer: Mapping[str, Any]) -> tuple[int, int, int]:
     return z, y, x
 
 
-def _build(
+def build_tree(
     answer: dict[str, Any], arrays: dict[str, NDArray[Any]], *, memory_bytes: int, threads: int | None
 ) -> ParticleTree:
+    """Make the tree that a child process answered with.
+
+    Raises
+    ------
+    FileFormatError, ParticleTreeError, ImageError
+        If its arrays are no particle tree.
+    """
     shape = _shape(answer)
     layout.check_budget(shape, len(arrays["x"]), memory_bytes)
     tree = ParticleTree.from_rows(
