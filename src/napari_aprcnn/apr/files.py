@@ -155,7 +155,10 @@ def list_apr(path: Path | str, *, limits: AprLimits | None = None) -> tuple[AprI
     try:
         return tuple(
             AprImage(
-                group=str(item["group"]), shape=_shape(item), particles=int(item["particles"]), fields=dict(item["fields"])
+                group=str(item["group"]),
+                shape=_shape(item),
+                particles=int(item["particles"]),
+                fields=dict(item["fields"]),
             )
             for item in answer["images"]
         )

@@ -1,4 +1,4 @@
-"""An .apr file to checked arrays. Runs in the child process of `napari_aprcnn.apr.files`, as nothing here trusts the file.
+"""An .apr file to checked arrays; runs in the child process of `napari_aprcnn.apr.files`.
 
 Layout of a file: ``/ParticleRepr/<group>`` holds one image; the group is the channel's name (``t`` if it has none)
 followed by the time point unless that is 0. In it lie the structure (see `napari_aprcnn.apr.layout`), any number of
@@ -101,7 +101,16 @@ def _opened(path: Path) -> Iterator[h5py.Group]:
         raise
     except MemoryError as error:
         raise FileFormatError("reading it takes more memory than allowed") from error
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+    ) as error:
         # What h5py raises on damaged files has no common class: HDF5's own errors, failed conversions of types, ...
         detail = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise FileFormatError(f"HDF5 cannot read it ({detail}); it is damaged or no APR file") from error
@@ -152,7 +161,9 @@ def parse(path: Path, *, group: str = "t", name: str | None = None, most_bytes: 
     """
     with _opened(path) as root:
         if not group or "/" in group or group in (".", ".."):
-            raise FileFormatError(f"got group {group!r}, expected the name of a channel and time point such as 't' or 't1'")
+            raise FileFormatError(
+                f"got group {group!r}, expected the name of a channel and time point such as 't' or 't1'"
+            )
         if group not in list(root)[:_MOST_GROUPS]:
             raise FileFormatError(f"there is no group {group!r}; the file has {', '.join(list(root)[:20]) or 'none'}")
         here = open_group(root, group)
@@ -172,7 +183,8 @@ def checked_arrays(
     x: NDArray[np.uint16], offsets: NDArray[np.int64], values: NDArray[Any] | None
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays that the checksum of our own files covers."""
-    return {"x": x, "offsets": offsets} | ({} if values is None else {"intensities": values})
+    arrays: dict[str, NDArray[Any]] = {"x": x, "offsets": offsets}
+    return arrays if values is None else {**arrays, "intensities": values}
 
 
 def _sizes(group: h5py.Group, root: h5py.Group) -> tuple[tuple[int, int, int], int]:
@@ -268,7 +280,13 @@ def _fields(group: h5py.Group) -> dict[str, str]:
 
 
 def _values(
-    group: h5py.Group, root: h5py.Group, name: str | None, *, count: int, order: NDArray[np.int64] | None, most_bytes: int
+    group: h5py.Group,
+    root: h5py.Group,
+    name: str | None,
+    *,
+    count: int,
+    order: NDArray[np.int64] | None,
+    most_bytes: int,
 ) -> tuple[str | None, NDArray[Any] | None]:
     fields = _fields(group)
     if name is None:
@@ -310,7 +328,9 @@ def _conversion(
         numbers = {key: float_attribute(_home(group, root), key) for key in _PARAMETERS}
         return {key: value for key, value in numbers.items() if value is not None and isfinite(value)}, False
     if text is None or sums != {layout.checksum(arrays, f"{shape};{text}")}:
-        raise FileFormatError("the checksum does not fit its contents; copy the file again, it was damaged after writing")
+        raise FileFormatError(
+            "the checksum does not fit its contents; copy the file again, it was damaged after writing"
+        )
     try:
         conversion = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:

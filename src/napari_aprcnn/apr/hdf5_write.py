@@ -99,7 +99,7 @@ def group_name(channel: str, timepoint: int) -> str:
 def _check(channel: str, timepoint: int, tree: ParticleTree, name: str) -> None:
     if not re.fullmatch(r"\w[\w .-]*", channel) or timepoint < 0:
         raise OutputError(
-            f"got channel {channel!r} and time point {timepoint}, expected a name of letters, digits, _ . - and 0 or more"
+            f"got channel {channel!r} and time point {timepoint}, expected letters, digits, _ . - and 0 or more"
         )
     if not re.fullmatch(r"\w[\w .-]*", name) or name in ("Tree", "y_vec", "xz_end_vec") or name.startswith("map_"):
         raise OutputError(f"got field name {name!r}, expected letters, digits, _ . - and no name of the structure")
@@ -123,7 +123,9 @@ def _metadata(tree: ParticleTree) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise OutputError(f"the tree's conversion metadata cannot be stored: {error}; expected JSON values") from error
     if len(text.encode()) > _LONGEST_METADATA:
-        raise OutputError(f"the tree's conversion metadata has {len(text):,} bytes, expected at most {_LONGEST_METADATA:,}")
+        raise OutputError(
+            f"the tree's conversion metadata has {len(text):,} bytes, expected at most {_LONGEST_METADATA:,}"
+        )
     return text
 
 
@@ -135,7 +137,8 @@ def _write_sizes(group: h5py.Group, tree: ParticleTree, timepoint: int) -> None:
     group.attrs.create("name", np.bytes_(b"no_name"))
     group.attrs.create("githash", np.bytes_(b"napari-aprcnn"))
     sizes = {
-        "time_steps": timepoint, "level_max": tree.level_max, "level_min": 1, "total_number_particles": len(tree.particles.x),
+        "time_steps": timepoint, "level_max": tree.level_max, "level_min": 1,
+        "total_number_particles": len(tree.particles.x),
     }  # fmt: skip
     for key, value in sizes.items():
         _number(group, key, value, np.uint64)

@@ -58,7 +58,8 @@ def from_pyapr(apr: Any, particles: Any = None) -> ParticleTree:
     apr
         ``pyapr.APR``.
     particles
-        ``pyapr.ByteParticles``, ``ShortParticles``, ``FloatParticles``, ... or an array [N] in the order level, z, y, x.
+        ``pyapr.ByteParticles``, ``ShortParticles``, ``FloatParticles``, ..., or an array [N] in the order level, z, y,
+        x.
 
     Returns
     -------
@@ -220,7 +221,7 @@ def _checked(image: NDArray[Any]) -> NDArray[Any]:
         low, high = float(volume.min()), float(volume.max())
         if not (np.isfinite(low) and np.isfinite(high)) or low < 0:
             raise ImageValueError(
-                f"got voxels from {low} to {high}, expected finite ones, 0 or more: pyapr loses what lies around others; "
+                f"got voxels from {low} to {high}, expected finite ones, 0 or more: pyapr loses what is near others; "
                 f"replace them first, for example with numpy.nan_to_num and by subtracting the minimum"
             )
     return volume
@@ -235,7 +236,9 @@ def _store(volume: NDArray[Any], path: Path, should_cancel: Callable[[], bool]) 
                     raise ChildFailedError("cancelled", "it was cancelled")
                 volume[start : start + planes].tofile(file)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; free some space for temporary files") from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; free some space for temporary files"
+        ) from error
 
 
 def _require() -> None:

@@ -34,7 +34,9 @@ def main(folder: Path) -> None:
     except FileFormatError as error:
         save_result(folder, {"error": str(error)})
     except MemoryError:
-        save_result(folder, {"error": "reading it takes more memory than allowed; raise the limit if it is to be trusted"})
+        save_result(
+            folder, {"error": "reading it takes more memory than allowed; raise the limit if it is to be trusted"}
+        )
 
 
 if __name__ == "__main__":
