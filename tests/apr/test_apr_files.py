@@ -270,7 +270,7 @@ def test_several_fields_without_a_usual_name(tmp_path, rows_tree):
 )
 def test_files_that_are_something_else(tmp_path, content, words):
     (tmp_path / "a.apr").write_bytes(content)
-    with pytest.raises(FileFormatError, match=f"a.apr.*{words}"):
+    with pytest.raises(FileFormatError, match=rf"a\.apr.*{words}"):
         read_apr(tmp_path / "a.apr")
 
 
@@ -315,7 +315,7 @@ def test_what_to_install(monkeypatch, tmp_path, rows_tree):
 def test_cancel_and_limits():
     with pytest.raises(CancelledError):
         read_apr(DATA / "rows.apr", should_cancel=lambda: True)
-    with pytest.raises(FileFormatError, match="more than 0.01 s"):
+    with pytest.raises(FileFormatError, match=r"more than 0\.01 s"):
         read_apr(DATA / "rows.apr", limits=AprLimits(seconds=0.01))
     with pytest.raises(FileFormatError, match="limit"):
         read_apr(DATA / "rows.apr", limits=AprLimits(memory_bytes=1000))

@@ -183,9 +183,10 @@ def load_result(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         for name, (dtype, count) in listed.items():
             if dtype not in _DTYPES or not name.isidentifier() or not isinstance(count, int):
                 raise ValueError(f"array {name!r} of type {dtype!r} is not expected")
-            array = np.fromfile(folder / f"{name}.raw", dtype, count)
-            if array.size != count:
+            raw = folder / f"{name}.raw"
+            if raw.stat().st_size != count * np.dtype(dtype).itemsize:
                 raise ValueError(f"array {name!r} is incomplete")
+            array = np.fromfile(raw, dtype)
             arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ChildFailedError("crashed", f"the process left no usable answer ({error})") from error

@@ -290,13 +290,14 @@ def _values(
 ) -> tuple[str | None, NDArray[Any] | None]:
     fields = _fields(group)
     if name is None:
-        if not fields:
+        # Whatever has a usual name is meant to be the values, also where it is damaged.
+        usual = [field for field in DEFAULT_NAMES if field in set(group)]
+        if not fields and not usual:
             return None, None
-        usual = [field for field in DEFAULT_NAMES if field in fields]
         if not usual and len(fields) > 1:
             raise FileFormatError(f"it has the fields {', '.join(fields)}; say which one to read (name=...)")
         name = usual[0] if usual else next(iter(fields))
-    if name not in fields:
+    if name not in fields and name not in DEFAULT_NAMES:
         raise FileFormatError(f"there is no field {name!r}; the file has {', '.join(fields) or 'none'}")
     values = read_array(group, name, dtypes=_VALUE_TYPES, count=count, most_bytes=most_bytes)
     home = group if "compress_type" in attribute_names(group) else root

@@ -228,7 +228,7 @@ def _checked(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def _store(volume: NDArray[Any], path: Path, should_cancel: Callable[[], bool]) -> None:
-    planes = max(1, _SLAB_BYTES // max(1, volume[0].nbytes))
+    planes = max(1, _SLAB_BYTES * len(volume) // max(1, volume.nbytes))
     try:
         with path.open("wb") as file:
             for start in range(0, len(volume), planes):
