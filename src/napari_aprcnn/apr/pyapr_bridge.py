@@ -121,7 +121,9 @@ def to_pyapr(tree: ParticleTree) -> tuple[Any, Any]:
             particles = particle_class(tree.intensities.dtype.name)()
             read = read and file.read_particles(apr, "particles", particles, apr_or_tree=True)
         file.close()
-    if not read or apr.total_number_particles() != len(tree):
+    # pyapr says that it read a file even where HDF5 could not.
+    same = particles is None or np.array(particles).tobytes() == np.asarray(tree.intensities).tobytes()
+    if not read or apr.total_number_particles() != len(tree) or not same:
         raise ConversionError(f"pyapr did not take {tree}; it read {apr.total_number_particles()} particles")
     return apr, particles
 

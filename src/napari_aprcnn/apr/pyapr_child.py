@@ -61,9 +61,9 @@ def _convert(image: np.ndarray[Any, Any], config: dict[str, Any], path: Path) ->
     write_structure(apr, path)
     parsed = parse(path, most_bytes=1 << 62)
     used = apr.get_parameters()
-    # What pyapr settled on, by the names of the configuration.
+    # The thresholds that pyapr settled on, which it may have chosen itself.
     conversion = {"converter": "pyapr"} | config
-    conversion |= {ours: getattr(used, theirs) for ours, theirs in _NAMES.items() if ours != "auto_thresholds"}
+    conversion |= {"scale_threshold": float(used.sigma_th), "gradient_threshold": float(used.grad_th)}
     arrays = {"x": parsed.x, "offsets": parsed.offsets, "intensities": np.array(values, dtype=image.dtype)}
     if parsed.node_x is not None and parsed.node_offsets is not None:
         arrays |= {"node_x": parsed.node_x, "node_offsets": parsed.node_offsets}
