@@ -55,9 +55,9 @@ def gap_maps(group):
     )
 
 
-def make_legacy(folder):
+def make_legacy(folder, source=DATA / "gaps.apr"):
     """A file as LibAPR wrote it first: gaps, values of the finest level by stored row, the old name of the values."""
-    with edited(folder, DATA / "gaps.apr", "legacy.apr") as (path, group, _):
+    with edited(folder, source, "legacy.apr") as (path, group, _):
         values = group["particles"][:]
         shape = tuple(int(group.attrs[key][0]) & 0xFFFFFFFF for key in ("z_num", "x_num", "y_num"))
         order = layout.from_gaps(gap_maps(group), shape, len(values), finest_by_parent=True)[2]

@@ -98,6 +98,26 @@ def test_pyapr_reads_the_made_up_legacy_file_as_we_do(tmp_path):
 
 
 @needs_pyapr
+@pytest.mark.parametrize("shape", [(12, 18, 24), (11, 18, 23), (12, 17, 24), (11, 17, 23), (1, 33, 40)], ids=str)
+def test_gaps_of_even_and_odd_shapes(tmp_path, shape):
+    """Fine particles at every border, stored as gaps, in the new order of values and in the old one."""
+    from _pyaprwrapper.io import APRFile
+
+    tree = convert_with_pyapr(np.random.default_rng(3).integers(0, 3000, shape).astype(np.uint16))
+    apr, particles = to_pyapr(tree)
+    file = APRFile()
+    file.set_write_linear_flag(False)
+    file.open(str(tmp_path / "gaps.apr"), "WRITE")
+    file.write_apr(apr)
+    file.write_particles("particles", particles, apr_or_tree=True)
+    file.close()
+    assert read_apr(tmp_path / "gaps.apr") == tree
+    legacy = make_legacy(tmp_path, tmp_path / "gaps.apr")
+    assert read_apr(legacy) == tree
+    assert from_pyapr(*_read_by_pyapr(legacy, "particle_intensities")) == tree
+
+
+@needs_pyapr
 @pytest.mark.shared
 def test_every_oracle_file_is_read_as_pyapr_reads_it(oracle):
     for path in sorted((oracle / "apr").glob("*.apr")):
