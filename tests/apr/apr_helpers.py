@@ -65,5 +65,5 @@ def make_legacy(folder, source=DATA / "gaps.apr"):
         stored[order] = values
         del group["particles"], group.attrs["lzxy_order"]
         group["particle_intensities"] = stored
-        assert not np.array_equal(stored, values)
+        assert shape[0] == 1 or not np.array_equal(stored, values)  # one plane has the same order
     return path
