@@ -18,6 +18,7 @@ __all__ = [
     "AxisMapping",
     "FlowConfig",
     "NormaliseConfig",
+    "PyaprConfig",
     "SegmentConfig",
     "TileConfig",
     "TrainConfig",
@@ -164,6 +165,47 @@ class FlowConfig(Frozen):
     max_size_fraction: float = Field(default=0.4, gt=0, le=1)
     fill_holes: bool = True
     resize_factor: int = Field(default=1, ge=1, le=8)
+
+
+class PyaprConfig(Frozen):
+    """Conversion of an image to particles by pyapr, the second converter.
+
+    Attributes
+    ----------
+    relative_error
+        Largest error of the reconstruction, relative to the local intensity scale.
+    auto_thresholds
+        Let pyapr choose the thresholds of scale and gradient (minimum cross entropy).
+    smoothing
+        Weight of the smoothing spline before gradients are taken; 0 switches it off.
+    intensity_threshold
+        Voxels below are background.
+    scale_threshold
+        The local intensity scale is at least this.
+    scale_cutoff
+        Where the local intensity scale is below this, nothing is resolved.
+    gradient_threshold
+        Gradients below are taken as 0.
+    spacing_um
+        Voxel size (z, y, x) in micrometres; only ratios matter.
+    """
+
+    relative_error: Positive = 0.1
+    auto_thresholds: bool = True
+    smoothing: float = Field(default=3.0, ge=0, allow_inf_nan=False)
+    intensity_threshold: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    scale_threshold: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    scale_cutoff: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    gradient_threshold: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    spacing_um: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+
+    @field_validator("smoothing")
+    @classmethod
+    def _not_tiny(cls, smoothing: float) -> float:
+        # LibAPR's filter has complex poles there, which it does not notice.
+        if 0 < smoothing <= 1 / 24:
+            raise ValueError("pyapr fails for a smoothing above 0 up to 1/24; take 0 (off) or more")
+        return smoothing
 
 
 class SegmentConfig(Frozen):

@@ -10,6 +10,7 @@ __all__ = [
     "AxesError",
     "CancelledError",
     "ConfigError",
+    "ConversionError",
     "DeviceError",
     "FileFormatError",
     "ImageDtypeError",
@@ -48,6 +49,10 @@ class ImageValueError(ImageError):
 
 class ConfigError(AprcnnError, ValueError):
     """A parameter out of its range, or a run file that cannot be replayed."""
+
+
+class ConversionError(AprcnnError, RuntimeError):
+    """A converter of another package that failed, crashed or took too long."""
 
 
 class FileFormatError(AprcnnError, ValueError):
