@@ -85,19 +85,20 @@ class GroupNorm(nn.Module):
 
     def _normalise(self, features: Tensor) -> Tensor:
         """Rows of one tree: scale and shift of every channel are found first, then applied in one pass."""
-        rows, channels = features.shape
-        width = channels // self.num_groups
+        channels = features.shape[1]
+        groups, width = self.num_groups, channels // self.num_groups
         wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
         # Centred second moments of the channels, combined into those of the groups.
         spread, mean = torch.var_mean(wide, dim=0, correction=0)
-        group_mean = mean.view(self.num_groups, width).mean(1, keepdim=True)
-        within = spread.view(self.num_groups, width) + (mean.view(self.num_groups, width) - group_mean) ** 2
-        scale = torch.rsqrt(within.mean(1, keepdim=True) + self.eps).expand(-1, width).reshape(channels)
-        shift = -group_mean.expand(-1, width).reshape(channels) * scale
-        if self.weight is not None and self.bias is not None:
-            weight = self.weight.to(scale.dtype)
-            scale, shift = scale * weight, shift * weight + self.bias.to(scale.dtype)
-        return torch.addcmul(shift, wide, scale).to(features.dtype)
+        centre = mean.view(groups, width).mean(1, keepdim=True)
+        variance = (spread.view(groups, width) + (mean.view(groups, width) - centre) ** 2).mean(1, keepdim=True)
+        scale = torch.rsqrt(variance + self.eps).expand(-1, width).reshape(channels)
+        centre = centre.expand(-1, width).reshape(channels)
+        if self.weight is None or self.bias is None:
+            return ((wide - centre) * scale).to(features.dtype)
+        # Centred first: with a mean far from zero, scale and shift in one would cancel.
+        scale = scale * self.weight.to(scale.dtype)
+        return torch.addcmul(self.bias.to(scale.dtype), wide - centre, scale).to(features.dtype)
 
     def extra_repr(self) -> str:
         """Parameters, as torch prints them."""
