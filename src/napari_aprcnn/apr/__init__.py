@@ -1,0 +1,1 @@
+"""The adaptive particle representation: conversion, structure, reconstruction."""
