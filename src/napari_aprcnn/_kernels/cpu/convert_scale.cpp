@@ -273,70 +273,83 @@ class Selected {
     std::vector<int64_t> starts_;
 };
 
-struct Partial {
-    double above = 0.0, rest = 0.0;
-    int64_t n_above = 0, n_rest = 0;
+// Values grouped by the upper half of their bits, each group in memory order: the sum of all values above a threshold
+// needs one look at the sums of groups and one at a single group. Values are not negative.
+class Grouped {
+  public:
+    Grouped(const Selected& cells, const float* values) : starts_(groups + 1, 0), sums_(groups, 0.0) {
+        sorted_.resize(static_cast<size_t>(cells.used()));
+        const auto all = [&](auto&& use) {
+            for (int64_t b = 0; b < cells.blocks(); ++b) cells.each(b, values, use);
+        };
+        all([&](float v) {
+            ++starts_[group_of(v) + 1];
+            sums_[group_of(v)] += static_cast<double>(v);
+            smallest = std::min(smallest, v);
+            largest = std::max(largest, v);
+        });
+        for (size_t g = 0; g < groups; ++g) starts_[g + 1] += starts_[g];
+        std::vector<int64_t> next(starts_.begin(), starts_.end() - 1);
+        all([&](float v) { sorted_[static_cast<size_t>(next[group_of(v)]++)] = v; });
+    }
+    // Means of the values up to t and above it; false if there are none above.
+    bool means(double t, double& low, double& high) const {
+        const size_t border = group_of(static_cast<float>(std::min(std::max(t, 0.0), 3e38)));
+        double rest = 0.0, above = 0.0;
+        int64_t n_rest = starts_[border];
+        for (size_t g = 0; g < border; ++g) rest += sums_[g];
+        for (size_t g = border + 1; g < groups; ++g) above += sums_[g];
+        for (int64_t i = starts_[border]; i < starts_[border + 1]; ++i) {
+            const double v = static_cast<double>(sorted_[static_cast<size_t>(i)]);
+            const bool up = v > t;
+            rest += up ? 0.0 : v;
+            above += up ? v : 0.0;
+            n_rest += !up;
+        }
+        const int64_t n_above = starts_[groups] - n_rest;
+        low = n_rest > 0 ? rest / static_cast<double>(n_rest) : 0.0;
+        high = n_above > 0 ? above / static_cast<double>(n_above) : 0.0;
+        return n_above > 0;
+    }
     float smallest = std::numeric_limits<float>::infinity(), largest = -std::numeric_limits<float>::infinity();
+
+  private:
+    static constexpr size_t groups = size_t{1} << 16;
+    static size_t group_of(float value) {
+        uint32_t bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        return (bits >> 15) & (groups - 1);
+    }
+    std::vector<int64_t> starts_;
+    std::vector<double> sums_;
+    std::vector<float> sorted_;
 };
 
-// Sums of the values above t and of the others, over fixed blocks that are added in order.
-bool split(const Selected& cells, const float* values, double t, Partial& all, Job& job) {
-    std::vector<Partial> parts(static_cast<size_t>(cells.blocks()));
-    if (!job.run(cells.blocks(), [&](int64_t b) {
-            Partial part;
-            cells.each(b, values, [&](float v) {
-                const double d = static_cast<double>(v);
-                const bool high = d > t;
-                part.above += high ? d : 0.0;
-                part.rest += high ? 0.0 : d;
-                part.n_above += high;
-                part.n_rest += !high;
-                part.smallest = v < part.smallest ? v : part.smallest;
-                part.largest = v > part.largest ? v : part.largest;
-            });
-            parts[static_cast<size_t>(b)] = part;
-        })) return false;
-    all = Partial();
-    for (const Partial& part : parts) {
-        all.above += part.above;
-        all.rest += part.rest;
-        all.n_above += part.n_above;
-        all.n_rest += part.n_rest;
-        all.smallest = std::min(all.smallest, part.smallest);
-        all.largest = std::max(all.largest, part.largest);
-    }
-    return true;
-}
-
-bool li(const Selected& cells, const float* values, double& out, Job& job) {
-    Partial sums;
-    out = 0.0;
-    if (cells.used() == 0) return true;
-    if (!split(cells, values, std::numeric_limits<double>::infinity(), sums, job)) return false;
-    out = static_cast<double>(sums.smallest);
-    if (sums.smallest == sums.largest) return true;
-    const double range = static_cast<double>(sums.largest) - static_cast<double>(sums.smallest);
+double li(const Selected& cells, const float* values) {
+    if (cells.used() == 0) return 0.0;
+    const Grouped groups(cells, values);
+    if (groups.smallest == groups.largest) return static_cast<double>(groups.smallest);
+    const double range = static_cast<double>(groups.largest) - static_cast<double>(groups.smallest);
     const double tolerance = std::min(0.01, 1e-4 * range);
-    double t = sums.rest / static_cast<double>(sums.n_rest);
+    double t = 0.0, high = 0.0;
+    groups.means(static_cast<double>(groups.largest), t, high);  // the mean of all
     double previous = -2.0 * tolerance;
     constexpr int most_rounds = 1000;  // it converges within tens
     for (int round = 0; round < most_rounds && std::fabs(t - previous) > tolerance; ++round) {
         previous = t;
-        if (!split(cells, values, t, sums, job)) return false;
-        if (sums.n_above == 0 || sums.rest == 0.0) break;
-        const double high = sums.above / static_cast<double>(sums.n_above);
-        const double low = sums.rest / static_cast<double>(sums.n_rest);
+        double low = 0.0;
+        if (!groups.means(t, low, high) || low == 0.0) break;
         t = (high - low) / (std::log(high) - std::log(low));
     }
-    out = t;
-    return true;
+    return t;
 }
 
 }  // namespace
 
 bool li_thresholds(const float* gradient, const float* scale, int64_t count, double out[2], Job& job) {
     Selected cells(gradient, count);
-    return cells.prepare(job) && li(cells, gradient, out[0], job) && li(cells, scale, out[1], job);
+    if (!cells.prepare(job)) return false;
+    return job.run(2, [&](int64_t i) { out[i] = li(cells, i == 0 ? gradient : scale); });
 }
 
 bool estimate_levels(const float* gradient, float* scale, int64_t count, const LevelRule& rule, uint8_t* levels,
