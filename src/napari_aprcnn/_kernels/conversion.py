@@ -362,30 +362,34 @@ def pull(
 
 
 def refine(
-    wanted: NDArray[np.uint8],
+    levels: NDArray[np.uint8],
     top: int,
     fails: NDArray[np.uint8],
     *,
-    optimise: bool = True,
     threads: int | None = None,
     poll: Poll | None = None,
-) -> tuple[NDArray[np.uint8], int]:
-    """Pulling scheme, repeated with ``wanted`` raised (in place) until no particle is one of the cells that fail.
+) -> int:
+    """Split particles until none is a cell that fails; neighbours stay within one level of each other.
+
+    Parameters
+    ----------
+    levels : (z, y, x) uint8
+        What `pull` gave; changed in place.
+    fails
+        What `ConversionImage.check_cells` gave.
 
     Returns
     -------
-    levels : (z, y, x) uint8, and the number of rounds that raised something
+    int
+        Number of rounds that split something.
     """
     kernels = extension()
     if kernels is None:
         _ask(poll)
-        return reference.refine(wanted, top, optimise, fails)
-    out = np.empty(wanted.shape, np.uint8)
-    rounds = kernels.refine(
-        wanted.reshape(-1), list(wanted.shape), top, optimise, fails, out.reshape(-1), default_threads(threads), poll
-    )
+        return reference.refine(levels, top, fails)
+    rounds = kernels.refine(levels.reshape(-1), list(levels.shape), top, fails, default_threads(threads), poll)
     _finish(rounds >= 0)
-    return out, int(rounds)
+    return int(rounds)
 
 
 def sample_values(

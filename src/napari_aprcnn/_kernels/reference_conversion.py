@@ -357,25 +357,35 @@ def pull(wanted: NDArray[np.uint8], top: int, optimise: bool) -> NDArray[np.uint
     return settled
 
 
-def refine(
-    wanted: NDArray[np.uint8], top: int, optimise: bool, fails: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], int]:
-    """Raise ``wanted`` until no particle fails; returns the level grid and the number of rounds."""
-    for rounds in itertools.count():
-        out = pull(wanted, top, optimise)
-        start, raised = 0, False
-        for level in range(top, 0, -1):
-            shape = coarser(wanted.shape, top - level)
-            size = int(np.prod(shape))
-            flags = fails[start : start + size].reshape(shape)
-            start += size
-            corner = (slice(None, None, 1 << (top - level)),) * 3
-            bad = (flags > 0) & (out[corner] == level)
-            raised = raised or bool(bad.any())
-            wanted[corner] = np.where(bad, np.maximum(wanted[corner], level), wanted[corner])
-        if not raised:
-            return out, rounds
-    raise AssertionError  # pragma: no cover - the loop has no end of its own
+def _split(levels: NDArray[np.uint8], top: int, level: int, bad: NDArray[np.bool_]) -> bool:
+    """Particles of ``level`` where ``bad`` become their children; whether there were any."""
+    corner = (slice(None, None, 1 << (top - level)),) * 3
+    bad = bad & (levels[corner] == level)
+    if not bad.any():
+        return False
+    levels[_spread(bad, levels.shape, top - level)] = level + 1
+    return True
+
+
+def refine(levels: NDArray[np.uint8], top: int, fails: NDArray[np.uint8]) -> int:
+    """Split particles (in place) until none fails and neighbours are within one level; returns the number of rounds."""
+    rounds = 0
+    while True:
+        end, changed = len(fails), False
+        for level in range(1, top + 1):
+            shape = coarser(levels.shape, top - level)
+            start = end - int(np.prod(shape))
+            changed |= _split(levels, top, level, fails[start:end].reshape(shape) > 0)
+            end = start
+        if not changed:
+            return rounds
+        rounds += 1
+        for level in range(top - 1, 0, -1):
+            finest = levels
+            for _ in range(top - level - 1):
+                finest = np.maximum.reduce(list(_octants(finest, twice=True)))
+            too_fine = _nearby_max(finest) > level + 1
+            _split(levels, top, level, np.logical_or.reduce(list(_octants(too_fine, twice=True))))
 
 
 # --- values --------------------------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def as_volume(image: NDArray[Any]) -> NDArray[Any]:
     return image[None] if image.ndim == 2 else image
 
 
-class _Meter:
+class Meter:
     """Shares of the steps to one share of the whole."""
 
     def __init__(self, poll: Poll | None) -> None:
@@ -153,7 +153,7 @@ class _Meter:
         return lambda share: poll(start + (to - start) * share)
 
 
-def _require_finite(statistics: tuple[int, int, float, float], shape: tuple[int, ...]) -> None:
+def require_finite(statistics: tuple[int, int, float, float], shape: tuple[int, ...]) -> None:
     bad, first, _, _ = statistics
     if bad:
         at = tuple(int(i) for i in np.unravel_index(first, shape))
@@ -171,7 +171,7 @@ def _windows(config: ConversionConfig) -> int:
     return int(np.clip(np.floor(float(ratio) + 0.5) - 1, 0, 5))
 
 
-def _local_scale(
+def local_scale(
     intensity: Floats,
     gradient: Floats,
     shape: tuple[int, ...],
@@ -280,7 +280,7 @@ def level_grid(
     config = ConversionConfig() if config is None else config
     volume = as_volume(image)
     try:
-        grid, _ = _convert(volume, config, threads, _Meter(poll_of(should_cancel, progress)), block_planes)
+        grid, _ = _convert(volume, config, threads, Meter(poll_of(should_cancel, progress)), block_planes)
     except Stopped:
         raise CancelledError("the conversion was cancelled") from None
     if progress is not None:
@@ -289,7 +289,7 @@ def level_grid(
 
 
 def _convert(
-    volume: NDArray[Any], config: ConversionConfig, threads: int | None, meter: _Meter, block_planes: int | None
+    volume: NDArray[Any], config: ConversionConfig, threads: int | None, meter: Meter, block_planes: int | None
 ) -> tuple[LevelGrid, Floats]:
     """Level grid and clamped local scale."""
     shape, level_max = volume.shape, level_max_of(volume.shape)
@@ -299,9 +299,9 @@ def _convert(
     )
     gradient, intensity, residuals = passes.estimate(config.spacing, poll=meter.step(0.55))
     statistics = passes.statistics()
-    _require_finite(statistics, shape)
+    require_finite(statistics, shape)
     threshold = _intensity_threshold(config, statistics[2])
-    scale = _local_scale(intensity, gradient, shape, config, threshold, threads, meter.step(0.65))
+    scale = local_scale(intensity, gradient, shape, config, threshold, threads, meter.step(0.65))
     sigma_threshold, gradient_threshold = config.sigma_threshold, config.gradient_threshold
     if config.auto_thresholds:
         gradient_threshold, sigma_threshold = kernels.li_thresholds(
@@ -328,7 +328,9 @@ def _convert(
     noise_sd, rounds, optimise = _noise_sd(residuals), 0, config.neighbourhood_optimisation
     if level_max <= 2:
         levels = np.full(wanted.shape, level_max, np.uint8)
-    elif config.mode == "strict":
+    else:
+        levels = kernels.pull(wanted, top, optimise=optimise, threads=threads, poll=meter.step(0.75))
+    if level_max > 2 and config.mode == "strict":
         original = config.bound == "original"
         fails = passes.check_cells(
             scale,
@@ -339,11 +341,7 @@ def _convert(
             original=original,
             poll=meter.step(0.95),
         )
-        levels, rounds = kernels.refine(
-            wanted, top, fails, optimise=optimise, threads=threads, poll=meter.step(1.0)
-        )
-    else:
-        levels = kernels.pull(wanted, top, optimise=optimise, threads=threads, poll=meter.step(1.0))
+        rounds = kernels.refine(levels, top, fails, threads=threads, poll=meter.step(1.0))
     return LevelGrid(
         shape=shape,
         level_max=level_max,

@@ -238,17 +238,15 @@ void bind_grid(nb::module_& m) {
         return pull(wanted.data(), grid, top, optimise, out.data(), job);
     }, "wanted"_a.noconvert(), "shape"_a, "top"_a, "optimise"_a, "out"_a.noconvert(), "threads"_a, "poll"_a.none());
 
-    m.def("refine", [](const Array<uint8_t>& wanted, const std::vector<int64_t>& shape, int top, bool optimise,
-                       const Array<const uint8_t>& fails, const Array<uint8_t>& out, int threads, nb::object poll) {
+    m.def("refine", [](const Array<uint8_t>& levels, const std::vector<int64_t>& shape, int top,
+                       const Array<const uint8_t>& fails, int threads, nb::object poll) {
         const Shape grid = shape_of(shape);
-        same_size(wanted.size(), grid.size(), "wanted does not fit the shape");
-        same_size(out.size(), grid.size(), "out does not fit the shape");
+        same_size(levels.size(), grid.size(), "levels does not fit the shape");
         same_size(fails.size(), pyramid_size(grid, top), "fails does not fit the shape");
         Job job(threads, poll_of(poll));
         const nb::gil_scoped_release released;
-        return refine(wanted.data(), grid, top, optimise, fails.data(), out.data(), job);
-    }, "wanted"_a.noconvert(), "shape"_a, "top"_a, "optimise"_a, "fails"_a.noconvert(), "out"_a.noconvert(), "threads"_a,
-          "poll"_a.none());
+        return refine(levels.data(), grid, top, fails.data(), job);
+    }, "levels"_a.noconvert(), "shape"_a, "top"_a, "fails"_a.noconvert(), "threads"_a, "poll"_a.none());
 
     m.def("sample_values", [](nb::handle array, const Array<const int64_t>& level_rows, const Array<const int64_t>& offsets,
                               const Array<const uint16_t>& x, int level_max, bool repeated, nb::ndarray<nb::c_contig,

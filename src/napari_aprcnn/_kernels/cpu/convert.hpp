@@ -175,8 +175,9 @@ int64_t pyramid_size(const Shape& grid, int top);
 // fails: 1 where a cell must not be one particle.
 bool check_cells(Coefficients& coefficients, const float* scale, int top, const Bound& bound, uint8_t* fails, Job& job);
 
-// Raises `wanted` until no particle fails; out as in pull. Returns the number of rounds, -1 if stopped.
-int refine(uint8_t* wanted, const Shape& grid, int top, bool optimise, const uint8_t* fails, uint8_t* out, Job& job);
+// Splits particles of a level grid (changed in place) until none fails; neighbours stay within one level of each other.
+// Returns the number of rounds that split something, -1 if stopped.
+int refine(uint8_t* levels, const Shape& grid, int top, const uint8_t* fails, Job& job);
 
 // Histograms over float bits (see error_bin) and maxima of |reconstruction - smoothed| / (relative * scale),
 // |reconstruction - original| and the latter / scale.

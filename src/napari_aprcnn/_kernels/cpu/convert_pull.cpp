@@ -106,37 +106,93 @@ bool pull(const uint8_t* wanted, const Shape& grid, int top, bool optimise, uint
     return true;
 }
 
-// A particle that fails gets its own level wanted in one of its cells, so that the scheme splits it.
-int refine(uint8_t* wanted, const Shape& grid, int top, bool optimise, const uint8_t* fails, uint8_t* out, Job& job) {
-    for (int round = 0;; ++round) {
-        if (!pull(wanted, grid, top, optimise, out, job)) return -1;
-        std::vector<int64_t> raised;
-        const uint8_t* failed = fails;
-        for (int level = top; level >= 1; --level) {
-            const Shape s = coarser(grid, top - level);
-            const int64_t shift = top - level;
-            std::vector<int64_t> counts(static_cast<size_t>(s.z), 0);
-            const bool going = job.run(s.z, [&](int64_t z) {
-                int64_t n = 0;
-                for (int64_t y = 0; y < s.y; ++y) {
-                    const uint8_t* flags = failed + (z * s.y + y) * s.x;
-                    const int64_t row = ((z << shift) * grid.y + (y << shift)) * grid.x;
-                    for (int64_t x = 0; x < s.x; ++x) {
-                        const int64_t cell = row + (x << shift);
-                        if (flags[x] == 0 || out[cell] != level) continue;
-                        wanted[cell] = std::max(wanted[cell], static_cast<uint8_t>(level));
-                        ++n;
-                    }
-                }
-                counts[static_cast<size_t>(z)] = n;
-            });
-            if (!going) return -1;
-            raised.insert(raised.end(), counts.begin(), counts.end());
-            failed += s.size();
+namespace {
+
+// Particles of the level `level` that `bad(z, y, x)` become their children. Returns their number, -1 if stopped.
+template <class F>
+int64_t split_where(uint8_t* levels, const Shape& grid, int top, int level, F&& bad, Job& job) {
+    const int64_t shift = top - level;
+    const Shape s = coarser(grid, shift);
+    std::vector<int64_t> counts(static_cast<size_t>(s.z), 0);
+    const bool going = job.run(s.z, [&](int64_t z) {
+        for (int64_t y = 0; y < s.y; ++y) {
+            const int64_t corner = ((z << shift) * grid.y + (y << shift)) * grid.x;
+            for (int64_t x = 0; x < s.x; ++x) {
+                if (levels[corner + (x << shift)] != level || !bad(z, y, x)) continue;
+                ++counts[static_cast<size_t>(z)];
+                const int64_t x1 = std::min(grid.x, (x + 1) << shift);
+                for (int64_t zz = z << shift; zz < std::min(grid.z, (z + 1) << shift); ++zz)
+                    for (int64_t yy = y << shift; yy < std::min(grid.y, (y + 1) << shift); ++yy)
+                        std::fill(levels + (zz * grid.y + yy) * grid.x + (x << shift), levels + (zz * grid.y + yy) * grid.x + x1,
+                                  static_cast<uint8_t>(level + 1));
+            }
         }
+    });
+    if (!going) return -1;
+    int64_t total = 0;
+    for (const int64_t n : counts) total += n;
+    return total;
+}
+
+// Splits whatever touches particles that are two levels finer, from the finest level on: splitting a cell can only
+// bring its coarser neighbours into that state.
+int64_t balance(uint8_t* levels, const Shape& grid, int top, Job& job) {
+    int64_t total = 0;
+    std::vector<uint8_t> below, here, near_;
+    for (int level = top - 1; level >= 1; --level) {
+        // The finest level within each cell of this level and of the next finer one.
+        const Shape fine = coarser(grid, top - level - 1), s = coarser(grid, top - level);
+        const uint8_t* finest = level == top - 1 ? levels : below.data();
+        near_.resize(static_cast<size_t>(fine.size()));
+        const bool going = job.run(fine.z, [&](int64_t z) {
+            std::vector<uint8_t> across(static_cast<size_t>(fine.x));
+            for (int64_t y = 0; y < fine.y; ++y)
+                near_row(finest, fine, z, y, across.data(), near_.data() + (z * fine.y + y) * fine.x);
+        });
+        if (!going) return -1;
+        const int64_t n = split_where(levels, grid, top, level, [&](int64_t z, int64_t y, int64_t x) {
+            for (int64_t zz = 2 * z; zz < std::min(fine.z, 2 * z + 2); ++zz)
+                for (int64_t yy = 2 * y; yy < std::min(fine.y, 2 * y + 2); ++yy)
+                    for (int64_t xx = 2 * x; xx < std::min(fine.x, 2 * x + 2); ++xx)
+                        if (near_[static_cast<size_t>((zz * fine.y + yy) * fine.x + xx)] > level + 1) return true;
+            return false;
+        }, job);
+        if (n < 0) return -1;
+        total += n;
+        // In what was split just now, `finest` of the finer grid is one too low, which makes no difference to S > level.
+        here.resize(static_cast<size_t>(s.size()));
+        if (!reduce_max(finest, fine, here.data(), job)) return -1;
+        if (n > 0 && level < top - 1) {
+            const int64_t shift = top - level;
+            for (int64_t z = 0; z < s.z; ++z)
+                for (int64_t y = 0; y < s.y; ++y)
+                    for (int64_t x = 0; x < s.x; ++x) {
+                        uint8_t& cell = here[static_cast<size_t>((z * s.y + y) * s.x + x)];
+                        cell = std::max(cell, levels[((z << shift) * grid.y + (y << shift)) * grid.x + (x << shift)]);
+                    }
+        }
+        below.swap(here);
+    }
+    return total;
+}
+
+}  // namespace
+
+int refine(uint8_t* levels, const Shape& grid, int top, const uint8_t* fails, Job& job) {
+    for (int round = 0;; ++round) {
         int64_t total = 0;
-        for (const int64_t n : raised) total += n;
+        const uint8_t* failed = fails + pyramid_size(grid, top);
+        for (int level = 1; level <= top; ++level) {  // children are looked at next
+            const Shape s = coarser(grid, top - level);
+            failed -= s.size();
+            const int64_t n = split_where(levels, grid, top, level, [&](int64_t z, int64_t y, int64_t x) {
+                return failed[(z * s.y + y) * s.x + x] != 0;
+            }, job);
+            if (n < 0) return -1;
+            total += n;
+        }
         if (total == 0) return round;
+        if (balance(levels, grid, top, job) < 0) return -1;
     }
 }
 
