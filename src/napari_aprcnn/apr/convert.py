@@ -39,7 +39,7 @@ _RESCALE = {
 
 # What the filter itself leaves of a uniform background near borders (its boundary sums are cut at 1e-4) and of any
 # brightness by rounding, as shares of the grey value. Nothing fainter than that is structure.
-_RESIDUE = 1e-3
+_RESIDUE = 5e-4
 _ROUNDING = 4e-6
 _SLACK = 1e-6
 
