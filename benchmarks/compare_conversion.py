@@ -7,7 +7,7 @@ The peer's Python comes from benchmarks/pyapr_environment.sh. Images: a simulate
 --edge cubed (memory; each side in a process of its own), and with --data every image of the folder of labelled zips,
 with automatic and with given thresholds. Both sides use all cores of the process. Our rows of particles are made outside
 the clock. Writes conversion_agreement.json and .txt. Exit code 1 if a goal is missed: 99.9 % equal voxels in every
-image, 0.1 % of the particles, strict mode at most 1 % more, no more time, half the memory.
+image, 0.1 % of the particles, no more time, half the memory. What mode strict costs is reported.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def main() -> int:
                 f"{line['worst_count']:.5%} | {line['worst_strict']:+.3%} | {line['mean_strict']:+.3%} | "
                 f"{line['equal_values']} |"
             )
-            if line["least_equal"] < 0.999 or line["worst_count"] > 0.001 or line["worst_strict"] > 0.01:
+            if line["least_equal"] < 0.999 or line["worst_count"] > 0.001:
                 missed.append(f"{name}, {thresholds}")
     record["time"] = cost(options.peer, nuclei((192, 256, 256), 300), 5)
     tile = nuclei((options.edge // 2,) * 3, int(400 * (options.edge / 512) ** 3))

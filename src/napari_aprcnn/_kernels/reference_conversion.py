@@ -367,6 +367,18 @@ def _split(levels: NDArray[np.uint8], top: int, level: int, bad: NDArray[np.bool
     return True
 
 
+def _balance(levels: NDArray[np.uint8], top: int) -> bool:
+    """One sweep that splits whatever touches particles two or more levels finer; whether there were any."""
+    changed = False
+    for level in range(top - 1, 0, -1):
+        finest = levels
+        for _ in range(top - level - 1):
+            finest = np.maximum.reduce(list(_octants(finest, twice=True)))
+        too_fine = _nearby_max(finest) > level + 1
+        changed |= _split(levels, top, level, np.logical_or.reduce(list(_octants(too_fine, twice=True))))
+    return changed
+
+
 def refine(levels: NDArray[np.uint8], top: int, fails: NDArray[np.uint8]) -> int:
     """Split particles (in place) until none fails and neighbours are within one level; returns the number of rounds."""
     rounds = 0
@@ -380,12 +392,8 @@ def refine(levels: NDArray[np.uint8], top: int, fails: NDArray[np.uint8]) -> int
         if not changed:
             return rounds
         rounds += 1
-        for level in range(top - 1, 0, -1):
-            finest = levels
-            for _ in range(top - level - 1):
-                finest = np.maximum.reduce(list(_octants(finest, twice=True)))
-            too_fine = _nearby_max(finest) > level + 1
-            _split(levels, top, level, np.logical_or.reduce(list(_octants(too_fine, twice=True))))
+        while _balance(levels, top):
+            pass
 
 
 # --- values --------------------------------------------------------------------------------------------------------

@@ -134,8 +134,8 @@ int64_t split_where(uint8_t* levels, const Shape& grid, int top, int level, F&& 
     return total;
 }
 
-// Splits whatever touches particles that are two levels finer, from the finest level on: splitting a cell can only
-// bring its coarser neighbours into that state.
+// One sweep that splits whatever touches particles two or more levels finer, from the finest level on: splitting a cell
+// can bring its coarser neighbours into that state. Returns how many were split.
 int64_t balance(uint8_t* levels, const Shape& grid, int top, Job& job) {
     int64_t total = 0;
     std::vector<uint8_t> below, here, near_;
@@ -192,7 +192,10 @@ int refine(uint8_t* levels, const Shape& grid, int top, const uint8_t* fails, Jo
             total += n;
         }
         if (total == 0) return round;
-        if (balance(levels, grid, top, job) < 0) return -1;
+        // A particle that is three levels too coarse needs two sweeps, ...
+        int64_t split = 1;
+        while (split > 0) split = balance(levels, grid, top, job);
+        if (split < 0) return -1;
     }
 }
 
