@@ -3,11 +3,11 @@
     python benchmarks/compare_conversion.py --peer build/pyapr/bin/python [--data FOLDER] [--out FOLDER] [--only WORD]
         [--edge 512]
 
-The peer's Python comes from benchmarks/pyapr_environment.sh. Images: a simulated volume of 192 x 256 x 256 (time), one of
---edge cubed (memory; each side in a process of its own), and with --data every image of the folder of labelled zips,
-with automatic and with given thresholds. Both sides use all cores of the process. Our rows of particles are made outside
-the clock. Writes conversion_agreement.json and .txt. Exit code 1 if a goal is missed: 99.9 % equal voxels in every
-image, 0.1 % of the particles, no more time, half the memory. What mode strict costs is reported.
+The peer's Python comes from benchmarks/pyapr_environment.sh. Images: a simulated volume of 192 x 256 x 256 (time), one
+of --edge cubed (memory; each side in a process of its own), and with --data every image of the folder of labelled zips,
+with automatic and with given thresholds. Both sides use all cores of the process. Our rows of particles are made
+outside the clock. Writes conversion_agreement.json and .txt. Exit code 1 if a goal is missed: 99.9 % equal voxels in
+every image, 0.1 % of the particles, no more time, half the memory. What mode strict costs is reported.
 """
 
 from __future__ import annotations
@@ -85,8 +85,10 @@ def agreement(folder: Path, peer: str, images: list[NDArray[Any]]) -> list[dict[
     jobs = []
     for number, image in enumerate(images):
         np.save(folder / f"{number}.npy", image)
-        for parameters in (AUTO, given(image)):
-            jobs.append({"image": f"{number}.npy", "parameters": parameters, "repeats": 1, "keep": True})
+        jobs += [
+            {"image": f"{number}.npy", "parameters": parameters, "repeats": 1, "keep": True}
+            for parameters in (AUTO, given(image))
+        ]
     results = convert(folder, peer, jobs, ("pyapr", "compatible", "strict"))
     rows = []
     for number, job in enumerate(jobs):

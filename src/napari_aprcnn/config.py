@@ -280,13 +280,13 @@ class ConversionConfig(Frozen):
     gradient_threshold
         Smaller gradients count as flat.
     auto_thresholds
-        Estimate ``sigma_threshold`` and ``gradient_threshold`` from the image (minimum cross entropy); the two fields are
-        not used then.
+        Estimate ``sigma_threshold`` and ``gradient_threshold`` from the image (minimum cross entropy); the two fields
+        are not used then.
     spacing
         Voxel size (z, y, x), in any unit of length.
     psf
-        Width of the point spread function along y, in the unit of ``spacing``, which sets the windows of the local scale;
-        ``None``: two voxels.
+        Width of the point spread function along y, in the unit of ``spacing``, which sets the windows of the local
+        scale; ``None``: two voxels.
     neighbourhood_optimisation
         Refine only cells that need it themselves, not their neighbours; off costs particles and gains nothing usual.
     bound

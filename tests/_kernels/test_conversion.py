@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import conversion_tools as tools
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+import conversion_tools as tools
 from napari_aprcnn import _kernels
-from napari_aprcnn._kernels import conversion
+from napari_aprcnn._kernels import conversion, values
 from napari_aprcnn._kernels.spline import spline_constants
 
 SHAPES = st.one_of(st.tuples(*[st.integers(1, 21)] * 3), st.tuples(st.just(1), *[st.integers(1, 60)] * 2))
@@ -183,17 +183,17 @@ def test_refining_leaves_no_cell_that_fails_and_only_splits(shape, share, seed):
 
 def test_thresholds_minimise_the_cross_entropy():
     random = np.random.default_rng(0)
-    values = np.concatenate([random.gamma(2, 5, 60000), random.gamma(9, 20, 9000)]).astype(np.float32)
-    random.shuffle(values)
-    other = np.full_like(values, 3)
-    got, same = conversion.li_thresholds(values.reshape(1, 1, -1), other.reshape(1, 1, -1))
+    grey = np.concatenate([random.gamma(2, 5, 60000), random.gamma(9, 20, 9000)]).astype(np.float32)
+    random.shuffle(grey)
+    other = np.full_like(grey, 3)
+    got, same = conversion.li_thresholds(grey.reshape(1, 1, -1), other.reshape(1, 1, -1))
     assert same == 3
 
     def entropy(t):
-        low, high = values[values <= t].astype(float), values[values > t].astype(float)
+        low, high = grey[grey <= t].astype(float), grey[grey > t].astype(float)
         return -(low.sum() * np.log(low.mean()) + high.sum() * np.log(high.mean()))
 
-    candidates = np.linspace(values.min() + 1, values.max() - 1, 400)
+    candidates = np.linspace(grey.min() + 1, grey.max() - 1, 400)
     best = candidates[np.argmin([entropy(t) for t in candidates])]
     assert entropy(got) <= entropy(best) + 1e-6 * abs(entropy(best))
 
@@ -226,10 +226,10 @@ def test_values_are_means_rounded_once_or_repeated(shape, dtype, repeated, seed,
     results = []
     with every_kernel() as names:
         for _ in names:
-            for threads in (1, 3):
-                results.append(
-                    conversion.sample_values(image, *rows, level_max=level_max, repeated=repeated, threads=threads)
-                )
+            results += [
+                values.sample_values(image, *rows, level_max=level_max, repeated=repeated, threads=threads)
+                for threads in (1, 3)
+            ]
     for other in results[1:]:
         assert_array_equal(results[0], other)
     if repeated:
@@ -254,7 +254,7 @@ def test_repeated_means_lose_almost_half_a_grey_value_a_level():
     levels = np.full((32, 32, 32), 3, np.uint8)  # cells of 8 voxels an edge
     rows = tools.rows_of(levels, image.shape, 6)
     once, repeated = (
-        conversion.sample_values(image, *rows, level_max=6, repeated=again).astype(float).mean() for again in (False, True)
+        values.sample_values(image, *rows, level_max=6, repeated=again).astype(float).mean() for again in (False, True)
     )
     assert once == pytest.approx(image.mean(), abs=0.03)
     assert repeated - image.mean() == pytest.approx(-1.31, abs=0.1)
@@ -265,8 +265,8 @@ def test_rows_that_do_not_fit_are_refused():
     starts, offsets, x = tools.rows_of(np.full((2, 3, 3), 3, np.uint8), image.shape, 3)
     for wrong in ((starts[:-1], offsets, x), (starts, offsets[:-1], x), (starts, offsets, x[:-1])):
         with pytest.raises(ValueError):
-            conversion.sample_values(image, *wrong, level_max=3)
+            values.sample_values(image, *wrong, level_max=3)
     outside = x.copy()
     outside[-1] = 6
     with pytest.raises(ValueError):
-        conversion.sample_values(image, starts, offsets, outside, level_max=3)
+        values.sample_values(image, starts, offsets, outside, level_max=3)

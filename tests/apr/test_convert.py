@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 
-import conversion_tools as tools
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy import ndimage, signal
 
+import conversion_tools as tools
 from napari_aprcnn.apr.conversion_error import conversion_error
 from napari_aprcnn.apr.convert import as_volume, level_grid, level_max_of, sample_values
 from napari_aprcnn.config import ConversionConfig

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import conversion_tools as tools
 import numpy as np
 import pytest
 
+import conversion_tools as tools
 from napari_aprcnn import _kernels
 from napari_aprcnn.apr.convert import level_grid, sample_values
 from napari_aprcnn.config import ConversionConfig

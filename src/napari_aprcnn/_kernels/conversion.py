@@ -1,4 +1,4 @@
-"""Image to level grid and particle values: the numpy-facing side of the conversion kernels.
+"""Image to level grid: the numpy-facing side of the conversion kernels.
 
 The compiled kernels work in slabs of planes, the numpy reference on whole arrays; the results are the same.
 """
@@ -26,15 +26,16 @@ __all__ = [
     "ERROR_BINS",
     "MOST_VOXELS_A_SIDE",
     "ConversionImage",
+    "ask",
     "coarser",
     "estimate_levels",
+    "finish",
     "li_thresholds",
     "local_scale",
     "pull",
     "pyramid_size",
     "refine",
-    "sample_values",
-    "value_dtype",
+    "require_volume",
 ]
 
 MOST_VOXELS_A_SIDE = 65536
@@ -42,30 +43,26 @@ _SLAB_VOXELS = 1 << 24  # 64 MiB of float32
 _MOST_SAMPLES = 1 << 18
 
 
-def value_dtype(image: NDArray[Any]) -> np.dtype[Any]:
-    """Type of the particle values of an image: uint8 and uint16 keep theirs, others become float32."""
-    native = image.dtype.newbyteorder("=")
-    return native if native in {np.dtype(np.uint8), np.dtype(np.uint16)} else np.dtype(np.float32)
-
-
 def pyramid_size(grid: tuple[int, ...], top: int) -> int:
     """Number of cells of the levels top, top-1, ..., 1 over a grid of level ``top``."""
     return sum(int(np.prod(coarser(grid, top - level))) for level in range(top, 0, -1))
 
 
-def _require_volume(image: NDArray[Any]) -> None:
+def require_volume(image: NDArray[Any]) -> None:
+    """Refuse what the kernels cannot read."""
     if image.ndim != 3 or not image.size:
         raise ValueError(f"got an image of shape {image.shape}, expected 3 axes and at least one voxel")
     if image.dtype.kind not in "uif" or image.dtype.itemsize > 8:
         raise TypeError(f"got voxels of type {image.dtype}, expected integers or floats of at most 8 bytes")
 
 
-def _finish(finished: bool) -> None:
+def finish(finished: bool) -> None:
+    """Raise `Stopped` unless a kernel finished."""
     if not finished:
         raise Stopped
 
 
-def _ask(poll: Poll | None) -> None:
+def ask(poll: Poll | None) -> None:
     """Ask once, before a step of the reference."""
     if poll is not None and poll(0.0):
         raise Stopped
@@ -81,8 +78,7 @@ class ConversionImage:
     smoothing
         Lambda of the smoothing spline, above 1/24; 0: none.
     block_planes
-        Planes of a slab, rounded up to a multiple of 4; ``None``: as many as make 64 MiB of float32. The result does not
-        depend on it.
+        Planes of a slab, rounded up to a multiple of 4; ``None``: 64 MiB of float32. The result does not depend on it.
     threads
         Threads; ``None``: all cores of the process. The result does not depend on it.
     poll
@@ -103,7 +99,7 @@ class ConversionImage:
         threads: int | None = None,
         poll: Poll | None = None,
     ) -> None:
-        _require_volume(image)
+        require_volume(image)
         self.shape: tuple[int, int, int] = image.shape
         self.grid = coarser(image.shape, 1)
         spline = spline_constants(smoothing) if smoothing > 0 else None
@@ -114,20 +110,20 @@ class ConversionImage:
         kernels = extension()
         self._reference: reference.ReferenceImage | None = None
         if kernels is None:
-            _ask(poll)
+            ask(poll)
             self._reference = reference.ReferenceImage(image, spline)
             return
         constants = [] if spline is None else [spline.b1, spline.b2, spline.gain]
         weights = [] if spline is None else [row.tolist() for row in spline.weights]
         self._image = kernels.ConversionImage(image, constants, weights, block_planes, default_threads(threads))
-        _finish(self._image.prepare(poll))
+        finish(self._image.prepare(poll))
 
     def statistics(self) -> tuple[int, int, float, float]:
         """Count of voxels that are not finite as float32, flat index of the first (-1), smallest and largest voxel.
 
         Complete after `estimate`.
         """
-        return (self._reference or self._image).statistics()  # type: ignore[no-any-return]
+        return (self._reference or self._image).statistics()
 
     def estimate(self, spacing: tuple[float, ...], poll: Poll | None = None) -> tuple[Floats, Floats, Floats]:
         """Gradient and intensity of each cell of 2x2x2 voxels.
@@ -135,7 +131,7 @@ class ConversionImage:
         Returns
         -------
         gradient, intensity : (z, y, x) float32
-            Largest gradient magnitude in grey values per unit of ``spacing``; mean coefficient, not yet filtered along z.
+            Largest gradient magnitude in grey values per unit of ``spacing``; mean, not yet filtered along z.
         residuals : (n,) float32
             Original - smoothed at evenly spread voxels, n <= 2^18.
         """
@@ -143,15 +139,11 @@ class ConversionImage:
         step = _spread_step(self.shape, max(1, -(-size // _MOST_SAMPLES)))
         samples = -(-size // step)
         if self._reference is not None:
-            _ask(poll)
+            ask(poll)
             return self._reference.estimate(spacing, step, samples)
         gradient, intensity = np.empty(self.grid, np.float32), np.empty(self.grid, np.float32)
         residuals = np.empty(samples, np.float32)
-        _finish(
-            self._image.estimate(
-                list(spacing), gradient.reshape(-1), intensity.reshape(-1), step, residuals, poll
-            )
-        )
+        finish(self._image.estimate(list(spacing), gradient.reshape(-1), intensity.reshape(-1), step, residuals, poll))
         return gradient, intensity, residuals
 
     def check_cells(
@@ -175,12 +167,10 @@ class ConversionImage:
             1 where a cell fails; cells of level ``top``, then ``top`` - 1, ... 1, each in z, y, x order.
         """
         if self._reference is not None:
-            _ask(poll)
+            ask(poll)
             return self._reference.check_cells(scale, top, relative, slack, least, original)
         fails = np.empty(pyramid_size(self.grid, top), np.uint8)
-        _finish(
-            self._image.check_cells(scale.reshape(-1), top, relative, slack, least, original, fails, poll)
-        )
+        finish(self._image.check_cells(scale.reshape(-1), top, relative, slack, least, original, fails, poll))
         return fails
 
     def measure_errors(
@@ -198,21 +188,21 @@ class ConversionImage:
         Returns
         -------
         counts : (3, 2^18) int64
-            Histograms of |reconstruction - smoothed| / (relative * scale), |reconstruction - original|, and the latter /
-            scale, by the upper 19 bits of the float32 number.
+            Histograms of |reconstruction - smoothed| / (relative * scale), |reconstruction - original|, the latter
+            / scale, by the upper 19 bits of the float32 number.
         largest
             Their maxima.
         over
             Number of voxels where the first is above 1.
         """
         if self._reference is not None:
-            _ask(poll)
+            ask(poll)
             return self._reference.measure_errors(scale, levels, top, relative, rounded)
         counts = np.zeros((3, ERROR_BINS), np.int64)
         finished, *largest, over = self._image.measure_errors(
             scale.reshape(-1), levels.reshape(-1), top, relative, rounded, counts.reshape(-1), poll
         )
-        _finish(finished)
+        finish(finished)
         return counts, (largest[0], largest[1], largest[2]), over
 
 
@@ -261,7 +251,7 @@ def local_scale(
     """
     kernels = extension()
     if kernels is None:
-        _ask(poll)
+        ask(poll)
         return reference.local_scale(intensity, gradient, full, threshold, inner, outer, rescale, active, smoothed)
     finished = kernels.local_scale(
         intensity.reshape(-1),
@@ -276,7 +266,7 @@ def local_scale(
         default_threads(threads),
         poll,
     )
-    _finish(finished)
+    finish(finished)
     return intensity
 
 
@@ -289,12 +279,12 @@ def li_thresholds(
     """
     kernels = extension()
     if kernels is None:
-        _ask(poll)
+        ask(poll)
         return reference.li_thresholds(gradient, scale)
     finished, first, second = kernels.li_thresholds(
         gradient.reshape(-1), scale.reshape(-1), default_threads(threads), poll
     )
-    _finish(finished)
+    finish(finished)
     return float(first), float(second)
 
 
@@ -312,16 +302,16 @@ def estimate_levels(
 ) -> NDArray[np.uint8]:
     """floor(log2(gradient / scale * factor)), within 1..top; the scale is clamped in place.
 
-    A scale below ``scale_threshold`` becomes that, or 60000 if it is below ``scale_threshold_max`` too. Where the scale is
-    0 and the gradient is not, the level is ``top``.
+    A scale below ``scale_threshold`` becomes that, or 60000 if it is below ``scale_threshold_max`` too. Where the
+    scale is 0 and the gradient is not, the level is ``top``.
     """
     values = (scale_threshold, scale_threshold_max, gradient_threshold, factor, top)
     kernels = extension()
     if kernels is None:
-        _ask(poll)
+        ask(poll)
         return reference.estimate_levels(gradient, scale, *values)
     levels = np.empty(gradient.shape, np.uint8)
-    _finish(
+    finish(
         kernels.estimate_levels(
             gradient.reshape(-1), scale.reshape(-1), *values, levels.reshape(-1), default_threads(threads), poll
         )
@@ -350,10 +340,10 @@ def pull(
     """
     kernels = extension()
     if kernels is None:
-        _ask(poll)
+        ask(poll)
         return reference.pull(wanted, top, optimise)
     out = np.empty(wanted.shape, np.uint8)
-    _finish(
+    finish(
         kernels.pull(
             wanted.reshape(-1), list(wanted.shape), top, optimise, out.reshape(-1), default_threads(threads), poll
         )
@@ -385,67 +375,8 @@ def refine(
     """
     kernels = extension()
     if kernels is None:
-        _ask(poll)
+        ask(poll)
         return reference.refine(levels, top, fails)
     rounds = kernels.refine(levels.reshape(-1), list(levels.shape), top, fails, default_threads(threads), poll)
-    _finish(rounds >= 0)
+    finish(rounds >= 0)
     return int(rounds)
-
-
-def sample_values(
-    image: NDArray[Any],
-    level_rows: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    x: NDArray[np.uint16],
-    *,
-    level_max: int,
-    repeated: bool = False,
-    threads: int | None = None,
-    poll: Poll | None = None,
-) -> NDArray[Any]:
-    """Particle values.
-
-    Parameters
-    ----------
-    image : (Z, Y, X)
-        As in `ConversionImage`.
-    level_rows : (level_max + 2,) int64
-    offsets : (rows + 1,) int64
-    x : (particles,) uint16
-        Rows of particles of the levels 0..level_max (tree.hpp).
-    repeated
-        The reference's values: means of eight, level by level, cut to the voxel type each time, an odd end counted twice.
-        Otherwise the mean over the voxels of the cell that lie in the image, rounded once, half to even.
-
-    Returns
-    -------
-    (particles,) uint8, uint16 or float32
-        See `value_dtype`.
-
-    Raises
-    ------
-    ValueError
-        If the rows do not fit the image.
-    Stopped
-        If ``poll`` said yes.
-    """
-    _require_volume(image)
-    out = np.empty(len(x), value_dtype(image))
-    kernels = extension()
-    if kernels is None:
-        _ask(poll)
-        reference.sample_values(image, level_rows, offsets, x, level_max, repeated, out)
-        return out
-    finished = kernels.sample_values(
-        image,
-        np.ascontiguousarray(level_rows, np.int64),
-        np.ascontiguousarray(offsets, np.int64),
-        np.ascontiguousarray(x, np.uint16),
-        level_max,
-        repeated,
-        out,
-        default_threads(threads),
-        poll,
-    )
-    _finish(finished)
-    return out

@@ -27,9 +27,9 @@ __all__ = [
     "estimate_levels",
     "li_thresholds",
     "local_scale",
+    "mean_of_eight",
     "pull",
     "refine",
-    "sample_values",
 ]
 
 ERROR_BINS = 1 << 18
@@ -131,15 +131,18 @@ def _gradient(c: Floats, spacing: tuple[float, ...]) -> Floats:
         squares.append(slope * slope)
     total = (squares[1] + squares[0]) + squares[2]
     largest = np.maximum.reduce(list(_octants(total, twice=True)))
-    return np.sqrt(largest).astype(np.float32)
+    out: Floats = np.sqrt(largest).astype(np.float32)
+    return out
 
 
-def _mean_of_eight(a: NDArray[Any]) -> Floats:
+def mean_of_eight(a: NDArray[Any]) -> Floats:
+    """Mean of the eight cells under each coarser one, as float32; an odd end counts twice."""
     parts = _octants(a, twice=True)
     total = next(parts).astype(np.float32)
     for part in parts:
         total += part.astype(np.float32)
-    return total * np.float32(0.125)
+    out: Floats = total * np.float32(0.125)
+    return out
 
 
 class ReferenceImage:
@@ -168,7 +171,7 @@ class ReferenceImage:
 
     def estimate(self, spacing: tuple[float, ...], step: int, samples: int) -> tuple[Floats, Floats, Floats]:
         """Gradient, intensity (not yet filtered along z), residuals at every ``step``-th voxel."""
-        intensity = _mean_of_eight(self._coefficients)
+        intensity = mean_of_eight(self._coefficients)
         if self._spline is not None:
             intensity = _sampled(intensity, self._image.shape, (2, 1))
         residuals = (self._original - self._smoothed()).reshape(-1)[::step][:samples]
@@ -244,7 +247,8 @@ def _box(a: Floats, axis: int, r: int) -> Floats:
     count = np.minimum(index + r, n - 1) - np.maximum(index - r, 0) + 1
     shape = [1, 1, 1]
     shape[axis] = n
-    return total / count.astype(np.float32).reshape(shape)
+    mean: Floats = total / count.astype(np.float32).reshape(shape)
+    return mean
 
 
 def local_scale(
@@ -394,47 +398,3 @@ def refine(levels: NDArray[np.uint8], top: int, fails: NDArray[np.uint8]) -> int
         rounds += 1
         while _balance(levels, top):
             pass
-
-
-# --- values --------------------------------------------------------------------------------------------------------
-
-
-def _exact_means(image: NDArray[Any], shift: int, kind: np.dtype[Any]) -> NDArray[Any]:
-    whole = kind.kind == "u"
-    total = image.astype(np.int64 if whole else np.float64)
-    for axis in range(3):
-        total = np.add.reduceat(total, np.arange(0, image.shape[axis], 1 << shift), axis)
-    grid = coarser(image.shape, shift)
-    count = np.ones((), np.int64)
-    for axis, n in enumerate(image.shape):
-        edge = np.minimum((np.arange(grid[axis]) + 1) << shift, n) - (np.arange(grid[axis]) << shift)
-        shape = [1, 1, 1]
-        shape[axis] = grid[axis]
-        count = count * edge.reshape(shape)
-    if not whole:
-        return (total / count).astype(kind)
-    floor, rest = total // count, 2 * (total % count)
-    return (floor + ((rest > count) | ((rest == count) & (floor % 2 == 1)))).astype(kind)
-
-
-def sample_values(
-    image: NDArray[Any],
-    level_rows: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    x: NDArray[np.uint16],
-    level_max: int,
-    repeated: bool,
-    out: NDArray[Any],
-) -> None:
-    """Fill in the particle values; see `conversion.sample_values`."""
-    pyramid = image.astype(out.dtype)
-    for level in range(level_max, -1, -1):
-        if level < level_max and repeated:
-            pyramid = _mean_of_eight(pyramid).astype(out.dtype)
-        r0, r1 = int(level_rows[level]), int(level_rows[level + 1])
-        if offsets[r0] == offsets[r1]:
-            continue
-        means = pyramid if repeated or level == level_max else _exact_means(image, level_max - level, out.dtype)
-        rows = np.repeat(np.arange(r1 - r0), np.diff(offsets[r0 : r1 + 1]))
-        inside = slice(int(offsets[r0]), int(offsets[r1]))
-        out[inside] = means.reshape(r1 - r0, -1)[rows, x[inside]]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_aprcnn._kernels import conversion as kernels
+from napari_aprcnn._kernels import values
 from napari_aprcnn._kernels.dispatch import Stopped
 from napari_aprcnn._kernels.flows import poll_of
 from napari_aprcnn.apr.convert import LevelGrid, Meter, as_volume, level_factor, local_scale, require_finite
@@ -47,7 +48,7 @@ class ErrorReport:
     Attributes
     ----------
     bound
-        |reconstruction of the smoothed image - smoothed image| / (relative_error * local scale). At most 1 everywhere in
+        |reconstruction of the smoothed image - smoothed image| / (relative_error * local scale). At most 1 in
         mode ``strict`` with the bound on the smoothed image.
     grey
         |reconstruction - original image| in grey values, for particle values rounded once.
@@ -154,7 +155,7 @@ def _measure(
         grid.levels,
         grid.level_max - 1,
         relative=config.relative_error,
-        rounded=kernels.value_dtype(volume).kind == "u",
+        rounded=values.value_dtype(volume).kind == "u",
         poll=meter.step(1.0),
     )
     bound, grey, share = (_spread(row, maximum) for row, maximum in zip(counts, largest, strict=True))

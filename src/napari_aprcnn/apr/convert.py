@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_aprcnn._kernels import conversion as kernels
+from napari_aprcnn._kernels import values
 from napari_aprcnn._kernels.dispatch import Stopped
 from napari_aprcnn._kernels.flows import poll_of
 from napari_aprcnn.config import ConversionConfig
@@ -268,8 +269,8 @@ def level_grid(
 
     Notes
     -----
-    Added memory: 64 MiB for a slab, 8 bytes for each cell of 2x2x2 voxels (gradient and scale), two or three bytes for its
-    levels, and two planes of state for each slab.
+    Added memory: 64 MiB for a slab, 8 bytes for each cell of 2x2x2 voxels (gradient and scale), two or three for
+    its levels, and two planes of state for each slab.
 
     Examples
     --------
@@ -383,8 +384,8 @@ def sample_values(
         Level of single voxels.
     repeated
         ``False``: the mean over the voxels of the cell that lie in the image, rounded once, half to even (float images:
-        in double precision). ``True``: LibAPR's values: means of eight, level by level, cut to the voxel type each time,
-        odd ends counted twice; on the average 0.44 grey values a level too low.
+        in double precision). ``True``: LibAPR's values: means of eight, level by level, cut to the voxel type
+        each time, odd ends counted twice; on the average 0.44 grey values a level too low.
 
     Returns
     -------
@@ -401,7 +402,7 @@ def sample_values(
     volume = as_volume(image)
     poll = poll_of(should_cancel, progress)
     try:
-        return kernels.sample_values(
+        return values.sample_values(
             volume, level_rows, offsets, x, level_max=level_max, repeated=repeated, threads=threads, poll=poll
         )
     except Stopped:
