@@ -352,9 +352,11 @@ def test_spacing_and_point_spread_function_matter():
     assert level_grid(image, ConversionConfig(spacing=(0.5, 0.5, 0.5), psf=1.0)).particles == plain
 
 
-def test_progress_rises_to_one():
+@pytest.mark.parametrize("block_planes", [None, 8])
+def test_progress_rises_to_one(block_planes):
     shares = []
-    level_grid(tools.image_of("balls", (64, 128, 128), np.uint16, 0), progress=shares.append)
+    image = np.random.default_rng(0).integers(0, 999, (160, 256, 256)).astype(np.uint16)
+    level_grid(image, progress=shares.append, threads=1, block_planes=block_planes)
     assert shares == sorted(shares)
     assert shares[0] == 0
     assert shares[-1] == 1

@@ -32,13 +32,19 @@ inline Shape coarser(const Shape& s, int64_t shift) {
     return {(s.z + add) >> shift, (s.y + add) >> shift, (s.x + add) >> shift};
 }
 
-// Parallel loops of one step of a job, whose share of the whole runs from `from` to `to`.
+// The parallel loops of one kernel call, and the share of it that is done, which never falls.
 class Job {
   public:
     Job(int threads, Poll poll) : threads_(threads), poll_(std::move(poll)), last_(std::chrono::steady_clock::now()) {}
+    // What follows takes the share from..to of the call; parts divide that further.
     void span(double from, double to) {
         from_ = from;
         to_ = to;
+        part(0, 1);
+    }
+    void part(int64_t i, int64_t n) {
+        part_from_ = static_cast<double>(i) / static_cast<double>(n);
+        part_to_ = static_cast<double>(i + 1) / static_cast<double>(n);
     }
     // task(i) for i in 0..count-1; false if the caller wants to stop.
     bool run(int64_t count, const std::function<void(int64_t)>& task);
@@ -47,7 +53,7 @@ class Job {
   private:
     int threads_;
     Poll poll_;
-    double from_ = 0.0, to_ = 1.0;
+    double from_ = 0.0, to_ = 1.0, part_from_ = 0.0, part_to_ = 1.0, shown_ = 0.0;
     std::chrono::steady_clock::time_point last_;
 };
 

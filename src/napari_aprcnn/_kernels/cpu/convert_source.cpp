@@ -31,7 +31,9 @@ bool Job::run(int64_t count, const std::function<void(int64_t)>& task) {
     if (poll_) {
         poll = [this](double share) {
             last_ = std::chrono::steady_clock::now();
-            return poll_(from_ + (to_ - from_) * share);
+            const double done = from_ + (to_ - from_) * (part_from_ + (part_to_ - part_from_) * share);
+            shown_ = std::max(shown_, std::min(done, 1.0));
+            return poll_(shown_);
         };
         // Loops shorter than the watcher's period would never ask.
         if (std::chrono::steady_clock::now() - last_ > std::chrono::milliseconds(40) && poll(0.0)) return false;

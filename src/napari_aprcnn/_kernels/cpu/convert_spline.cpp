@@ -312,10 +312,12 @@ bool Coefficients::prepare(Job& job) {
     if (slabs_ == 1 && !load(job, 0, shape().z, buffer_.data())) return false;
     resident_ = slabs_ == 1;
     if (!along_z_) return true;
+    if (slabs_ > 1) job.part(0, 4 * slabs_);  // a few planes only
     if (!boundary(job, true) || !boundary(job, false)) return false;
     if (resident_) return forward(job, 0, buffer_.data()) && backward(job, 0, buffer_.data());
     const int64_t plane = shape().plane();
     for (int64_t slab = 0; slab + 1 < slabs_; ++slab) {
+        job.part(slab, slabs_ - 1);
         if (!load(job, first_of(slab), end_of(slab), buffer_.data()) || !forward(job, slab, buffer_.data())) return false;
         float* keep = checkpoints_.data() + slab * 2 * plane;
         const float* last = buffer_.data() + (end_of(slab) - first_of(slab) - 1) * plane;
@@ -339,6 +341,7 @@ bool Coefficients::for_each(Job& job, bool changes, const std::function<bool(con
         return index == 0 || load(job, first_of(index) - 1, first_of(index), below_.data());
     };
     for (int64_t index = slabs_ - 1; index >= 0; --index) {
+        job.part(slabs_ - 1 - index, slabs_);
         if (!make(index)) return false;
         Slab slab;
         slab.first = first_of(index);
