@@ -265,7 +265,7 @@ class ConversionConfig(Frozen):
         ``strict``: what is promised holds at every voxel: |smoothed - reconstruction| <= relative_error * local scale.
         ``compatible``: the particles, and values, of LibAPR 2022 (pyapr 1.0.7), which promises it to first order only.
     relative_error
-        Tolerated deviation as a share of the local intensity scale; about 0.1 is usual.
+        Tolerated deviation as a share of the local intensity scale; about 0.1 is usual; at least 1e-9.
     smoothing
         Lambda of the smoothing spline, which noise is taken out with before structure is measured; 0: none. It must be
         above 1/24 otherwise. Particle values are means of the original image in any case.
@@ -298,7 +298,7 @@ class ConversionConfig(Frozen):
     """
 
     mode: Literal["strict", "compatible"] = "strict"
-    relative_error: Positive = 0.1
+    relative_error: float = Field(default=0.1, ge=1e-9)
     smoothing: float = Field(default=3.0, ge=0, le=1e4)
     intensity_threshold: float | None = None
     sigma_threshold: float = Field(default=0.0, ge=0)
