@@ -19,8 +19,8 @@ from synthetic_trees import Stage, batch, scattered_boxes, stage, tree_from_fine
 
 from napari_aprcnn._kernels.triton import conv as conv_module  # noqa: E402
 from napari_aprcnn._kernels.triton import operators as ops  # noqa: E402
+from napari_aprcnn._kernels.triton.choice import on_gpu  # noqa: E402
 from napari_aprcnn._kernels.triton.guard import why_not  # noqa: E402
-from napari_aprcnn._kernels.triton.tables import conv_tables  # noqa: E402
 
 KERNELS = [(3, 3, 3), (1, 3, 3), (5, 5, 5), (1, 1, 1)]
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3}
@@ -103,13 +103,12 @@ def test_conv_forward_and_all_gradients(
 
     same(ops.gather_conv(x, tree, weight, bias, s.neighbours, s.segments), expected.detach())
     same(ops.gather_conv(x, tree, weight, None, s.neighbours, s.segments), (expected - wide[3]).detach())
-    tables = ops.tables_of(s.neighbours, s.cells, s.tree_rows, kernel)
-    got_x, got_tree = ops.gather_conv_backward_input(grad, weight, s.neighbours, s.segments, s.tree_rows, tables)
+    got_x, got_tree = ops.gather_conv_input(grad, weight, s.neighbours, s.segments, None, s.cells, s.tree_rows)
     same(got_x, dx)
     same(got_tree, dtree)
-    got = ops.gather_conv_backward_weight(grad, x, tree, s.neighbours, s.segments, weight.shape)
-    same(got, dweight, TOLERANCE[torch.float32])
-    same(ops.gather_conv_backward_bias(grad), dbias)
+    got = ops.gather_conv_weight(grad, x, tree, s.neighbours, s.segments, weight.shape)
+    same(got, dweight)
+    same(ops.column_sums(grad), dbias)
 
 
 def test_outside_is_zero_whatever_lies_there_and_fresh_memory_is_written() -> None:
@@ -120,7 +119,7 @@ def test_outside_is_zero_whatever_lies_there_and_fresh_memory_is_written() -> No
     tree[-1] = float("nan")
     assert torch.equal(ops.gather_conv(x, tree, weight, bias, s.neighbours, s.segments), expected)
     assert not expected.isnan().any()
-    dw = ops.gather_conv_backward_weight(grad, x, tree, s.neighbours, s.segments, weight.shape)
+    dw = ops.gather_conv_weight(grad, x, tree, s.neighbours, s.segments, weight.shape)
     assert not dw.isnan().any()
 
 
@@ -128,7 +127,7 @@ def test_weight_gradient_over_many_chunks_and_depths_without_rows(monkeypatch: p
     kernel = (1, 3, 3)
     s = items(0, kernel)
     x, tree, weight, _, grad = case(s, 4, 4, kernel, torch.float32)
-    whole = ops.gather_conv_backward_weight(grad, x, tree, s.neighbours, s.segments, weight.shape)
+    whole = ops.gather_conv_weight(grad, x, tree, s.neighbours, s.segments, weight.shape)
     sizes = conv_module._chunks(s.segments, conv_module.outer_shape(4, 4, 9, x.dtype, "ieee"), 5, 10**9)
     assert len(sizes[0]) < len(s.segments) + 1
     chunks = conv_module._chunks
@@ -146,7 +145,7 @@ def test_weight_gradient_over_many_chunks_and_depths_without_rows(monkeypatch: p
     monkeypatch.setattr(conv_module, "_chunks", small)
     segments = s.segments.clone()  # another tensor: nothing kept
     longer = (len(weight) + 2, *weight.shape[1:])
-    pieces = ops.gather_conv_backward_weight(grad, x, tree, s.neighbours, segments, longer)
+    pieces = ops.gather_conv_weight(grad, x, tree, s.neighbours, segments, longer)
     same(pieces[: len(weight)], whole)
     assert not pieces[len(weight) :].any()
 
@@ -158,13 +157,13 @@ def test_the_same_bits_every_time() -> None:
     runs = []
     for _ in range(2):
         segments = s.segments.clone()
-        tables = conv_tables(s.neighbours, s.cells, s.tree_rows, kernel)
+        table = s.neighbours.clone()
         runs.append(
             (
                 ops.gather_conv(x, tree, weight, bias, s.neighbours, segments),
-                *ops.gather_conv_backward_input(grad, weight, s.neighbours, segments, s.tree_rows, tables),
-                ops.gather_conv_backward_weight(grad, x, tree, s.neighbours, segments, weight.shape),
-                ops.gather_conv_backward_bias(grad),
+                *ops.gather_conv_input(grad, weight, table, segments, None, s.cells, s.tree_rows),
+                ops.gather_conv_weight(grad, x, tree, s.neighbours, segments, weight.shape),
+                ops.column_sums(grad),
             )
         )
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
@@ -177,6 +176,8 @@ def test_wrong_tables_are_refused() -> None:
     for wrong in (s.neighbours.long(), s.neighbours[:, :9], s.neighbours[:-1]):
         with pytest.raises(ValueError, match="neighbours"):
             ops.gather_conv(x, tree, weight, bias, wrong, s.segments)
+    with pytest.raises(ValueError, match="cells"):
+        ops.gather_conv_input(x, weight, s.neighbours, s.segments, None, None, s.tree_rows)
     with pytest.raises(ValueError, match="tree"):
         ops.gather_conv(x, tree.half(), weight, bias, s.neighbours, s.segments)
 
@@ -190,9 +191,9 @@ def test_restriction_of_filters(kernel: tuple[int, int, int]) -> None:
     same(ops.restrict_filters(got[2:3], 2)[1], got[3], 1e-12)  # one step twice is two steps
     back = random(5, 3, 2, *kernel, seed=1, dtype=torch.float64)
     (expected,) = torch.autograd.grad(got, weight, back)
-    same(ops.restrict_filters_backward(back, 2), expected, 1e-12)
+    same(ops.restrict_filters_back(back, 2), expected, 1e-12)
     assert torch.equal(ops.restrict_filters(weight, 1), weight[:1])
-    same(ops.restrict_filters_backward(back[:1], 2)[1], torch.zeros_like(weight[1]), 0.0)
+    same(ops.restrict_filters_back(back[:1], 2)[1], torch.zeros_like(weight[1]), 0.0)
 
 
 def reference_tree(x: Tensor, s: Stage) -> Tensor:
@@ -214,7 +215,7 @@ def test_tree_values(channels: int, dtype: torch.dtype, depth: int) -> None:
     expected = reference_tree(wide, s)
     same(ops.fill_tree(x, s.children, s.node_ranges), expected.detach())
     (dx,) = torch.autograd.grad(expected, wide, grad.double())
-    same(ops.fill_tree_backward(grad, s.children, s.node_ranges, s.rows), dx)
+    same(ops.fill_tree_back(grad, s.children, s.node_ranges, s.rows), dx)
 
 
 def reference_pool(x: Tensor, s: Stage, rows_out: int) -> tuple[Tensor, Tensor]:
@@ -245,7 +246,7 @@ def test_pool_and_upsample(channels: int, dtype: torch.dtype, depth: int) -> Non
     assert torch.equal(slot, slots)
     grad = random(coarse.rows, channels, seed=2, dtype=dtype)
     (dx,) = torch.autograd.grad(expected, wide, grad.double())
-    assert torch.equal(ops.pool_backward(grad, slot, s.pool_children, s.pool_ranges, s.rows), dx.to(dtype))
+    assert torch.equal(ops.pool_back(grad, slot, s.pool_children, s.pool_ranges, s.rows), dx.to(dtype))
 
     up = ops.upsample(out, s.pool_children, s.pool_ranges, s.rows)
     parent = torch.full((s.rows,), -1)
@@ -259,7 +260,7 @@ def test_pool_and_upsample(channels: int, dtype: torch.dtype, depth: int) -> Non
     assert torch.equal(up, out[parent])
     back = random(s.rows, channels, seed=3, dtype=dtype)
     summed = torch.zeros(coarse.rows, channels, dtype=torch.float64).index_add_(0, parent, back.double())
-    same(ops.upsample_backward(back, s.pool_children, s.pool_ranges, coarse.rows), summed)
+    same(ops.upsample_back(back, s.pool_children, s.pool_ranges, coarse.rows), summed)
 
 
 def test_pool_takes_minus_infinity_and_nan_as_torch_does() -> None:
@@ -277,9 +278,9 @@ def test_pool_takes_minus_infinity_and_nan_as_torch_does() -> None:
 @pytest.mark.parametrize(("channels", "dtype"), [(1, torch.float32), (3, torch.float16), (20, torch.float32)])
 @pytest.mark.parametrize("depth", [0, 1])
 def test_voxels_and_cells(channels: int, dtype: torch.dtype, depth: int) -> None:
-    fine = torch.zeros(18, 10, 9, dtype=torch.bool)
-    fine[0, 9, 2] = True
-    s = stage(tree_from_fine_cells((35, 19, 17), fine), depth, (1, 1, 1))
+    fine = torch.zeros(17, 3, 4, dtype=torch.bool)
+    fine[1, 2, 2] = True
+    s = stage(tree_from_fine_cells((33, 5, 7), fine), depth, (1, 1, 1))
     assert int(s.cells[:, 3].max()) >= 4 - depth  # both ways of adding up are used
     x = random(s.rows, channels, seed=1, dtype=dtype)
     owner = torch.full(s.shape, -1)
@@ -294,10 +295,8 @@ def test_voxels_and_cells(channels: int, dtype: torch.dtype, depth: int) -> None
     dense = random(*s.shape, channels, seed=2, dtype=dtype)
     sums = torch.zeros(s.rows, channels, dtype=torch.float64).index_add_(0, owner.flatten(), dense.double().flatten(0, 2))
     number = torch.bincount(owner.flatten(), minlength=s.rows)[:, None]
-    same(ops.cell_sums(dense, s.cells), sums)
-    same(ops.reconstruct_backward(dense, s.cells), sums)
-    same(ops.cell_means(dense, s.cells), sums / number)
-    same(ops.cell_means_backward(x, s.cells, s.shape), (x.double() / number)[owner])
+    same(ops.cell_sums(dense, s.cells, False), sums)
+    same(ops.cell_sums(dense, s.cells, True), sums / number)
     part = s.cells[:5].clone()
     partly = ops.reconstruct(x[:5], part, s.shape)
     assert torch.equal(partly, torch.where((owner < 5)[..., None], x[owner], 0))
@@ -310,11 +309,14 @@ def test_nothing_in_nothing_out() -> None:
     tree, weight = torch.zeros(1, 4), torch.ones(2, 3, 4, 3, 3, 3)
     assert ops.gather_conv(empty, tree, weight, None, nothing, segments).shape == (0, 3)
     grad = torch.zeros(0, 3)
-    assert not ops.gather_conv_backward_weight(grad, empty, tree, nothing, segments, weight.shape).any()
-    assert ops.gather_conv_backward_bias(grad).tolist() == [0, 0, 0]
+    assert not ops.gather_conv_weight(grad, empty, tree, nothing, segments, weight.shape).any()
+    assert ops.column_sums(grad).tolist() == [0, 0, 0]
     assert ops.fill_tree(empty, torch.zeros(0, 8, dtype=torch.int32), segments[:, :2]).shape == (1, 4)
 
 
 def test_the_interpreter_counts_as_a_device() -> None:
     assert why_not("cpu") is None
     assert why_not("cpu", torch.float64) is not None
+    kernel = on_gpu("column_sums", torch.ones(3, 2))
+    assert kernel(torch.ones(3, 2)).tolist() == [3.0, 3.0]
+    assert on_gpu("column_sums", torch.ones(3, 2).double()) is None

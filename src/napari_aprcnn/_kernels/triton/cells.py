@@ -15,7 +15,7 @@ from napari_aprcnn._kernels.triton.launch import on_device, once, require
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["cell_means", "cell_means_backward", "cell_sums", "reconstruct", "reconstruct_backward"]
+__all__ = ["cell_sums", "reconstruct"]
 
 #: Voxels of a large cell that one program adds up; cells of edge 8 and more are cut.
 SHARE = 512
@@ -98,23 +98,22 @@ def _sums(dense: Tensor, cells: Tensor) -> Tensor:
     return sums
 
 
-def cell_sums(dense: Tensor, cells: Tensor) -> Tensor:
-    """Sum over the in-image voxels of each cell: dense [Z, Y, X, C] to [R, C], as dense; added in float32."""
-    return _sums(dense, cells).to(dense.dtype)
+def cell_sums(dense: Tensor, cells: Tensor, mean: bool) -> Tensor:
+    """Sum, or mean, over the in-image voxels of each cell, added in float32.
 
+    Parameters
+    ----------
+    dense : (Z, Y, X, C) float32, float16 or bfloat16
+    cells : (R, 4) int32
+        As in `reconstruct`.
+    mean
+        Divide by the number of voxels.
 
-def cell_means(dense: Tensor, cells: Tensor) -> Tensor:
-    """Mean over the in-image voxels of each cell: dense [Z, Y, X, C] to [R, C], as dense; added in float32."""
+    Returns
+    -------
+    (R, C) tensor, as dense
+    """
     sums = _sums(dense, cells)
-    return (sums / _plan(cells, dense.shape[:3]).voxels[:, None]).to(dense.dtype)
-
-
-def cell_means_backward(grad: Tensor, cells: Tensor, shape: Sequence[int]) -> Tensor:
-    """Gradient of `cell_means` with respect to the image: (Z, Y, X, C), as grad."""
-    share = grad.float() / _plan(cells, shape).voxels[:, None]
-    return reconstruct(share.to(grad.dtype), cells, shape)
-
-
-def reconstruct_backward(grad: Tensor, cells: Tensor) -> Tensor:
-    """Gradient of `reconstruct` with respect to x: the cell sums of grad [Z, Y, X, C]."""
-    return cell_sums(grad, cells)
+    if mean:
+        sums = sums / _plan(cells, dense.shape[:3]).voxels[:, None]
+    return sums.to(dense.dtype)

@@ -20,7 +20,7 @@ def _power_of_two(n: int) -> int:
 
 def _cut_depth(channels: int, taps: int, depth: int) -> tuple[int, int]:
     """Taps and channels of one step of the product: together ``depth`` products, at least 16."""
-    if channels < 16:
+    if channels <= 16:
         chunk = _power_of_two(channels)
         return max(16 // chunk, min(depth // chunk, _power_of_two(taps))), chunk
     for chunk in (64, 32, 16):
@@ -103,10 +103,12 @@ def gather_shape(cin: int, cout: int, taps: int, dtype: torch.dtype, precision: 
     """Blocks of `gather_gemm` for ``cin`` channels in, ``cout`` out."""
     half = dtype != torch.float32
     tap_block, channel_block = _cut_depth(cin, taps, 32)
-    cols = min(64, max(16, _power_of_two(cout)))
-    rows = 128 if half or (cols < 64 and precision != "ieee") else 64
-    # The indices of a step are loaded a stage before its sources: three stages keep one step of sources under way.
-    return GatherShape(taps, cin, cout, tap_block, channel_block, rows, cols, warps=4, stages=4 if half else 3)
+    # Full float32 runs outside the tensor cores and keeps its sums in twice the registers.
+    cols = min(64 if half or precision != "ieee" else 32, max(16, _power_of_two(cout)))
+    # The indices of a step are loaded before its sources, so that five stages keep two steps of sources under way and
+    # three keep one; 64 columns of float32 leave room for one.
+    rows, stages = 128 if half else 64, 5 if half or cols < 64 else 3
+    return GatherShape(taps, cin, cout, tap_block, channel_block, rows, cols, warps=4, stages=stages)
 
 
 def outer_shape(cin: int, cout: int, taps: int, dtype: torch.dtype, precision: str) -> OuterShape:

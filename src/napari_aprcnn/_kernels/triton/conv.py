@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "column_sum",
+    "column_sums",
     "gather_conv",
-    "gather_conv_backward_bias",
-    "gather_conv_backward_input",
-    "gather_conv_backward_weight",
+    "gather_conv_input",
+    "gather_conv_weight",
     "pack_filters",
     "reduce_groups",
     "tables_of",
@@ -97,7 +96,14 @@ def _tiles(segments: Tensor, rows: int, sources: tuple[int, int] | None, device:
 
 
 def gather_conv(
-    x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, segments: Tensor
+    x: Tensor,
+    tree: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    neighbours: Tensor,
+    segments: Tensor,
+    slabs: Tensor | None = None,
+    cells: Tensor | None = None,
 ) -> Tensor:
     """Cross-correlate particles with the filter bank of their depth.
 
@@ -114,6 +120,8 @@ def gather_conv(
         Extended index of the source of each row and tap.
     segments : (S, 3) int64, best on the CPU
         First row, end, depth.
+    slabs, cells
+        Not used by the forward on a GPU.
 
     Returns
     -------
@@ -141,13 +149,20 @@ def tables_of(neighbours: Tensor, cells: Tensor, tree_rows: int, kernel: tuple[i
     )
 
 
-def gather_conv_backward_input(
-    grad: Tensor, weight: Tensor, neighbours: Tensor, segments: Tensor, tree_rows: int, tables: Sequence[Tensor]
+def gather_conv_input(
+    grad: Tensor,
+    weight: Tensor,
+    neighbours: Tensor,
+    segments: Tensor,
+    slabs: Tensor | None,
+    cells: Tensor | None,
+    tree_rows: int,
 ) -> tuple[Tensor, Tensor]:
     """Gradients with respect to the features and the tree values.
 
     Three launches of the forward's kernel: sources and readers of the same level (rows of that level count, taps
-    reversed); coarse particles that finer ones read, added to the first; tree rows.
+    reversed); coarse particles that finer ones read, added to the first; tree rows. The tables of the last two are
+    built when they are first asked for and kept as long as ``neighbours`` lives.
 
     Parameters
     ----------
@@ -155,23 +170,33 @@ def gather_conv_backward_input(
         Gradient of the output, in the type of the features.
     weight, neighbours, segments
         As in `gather_conv`.
+    slabs
+        Not used on a GPU.
+    cells : (R, 4) int32
+        z, y, x of each row on its level, and its depth.
     tree_rows
         T.
-    tables
-        The six tensors of `tables.ConvTables` for this stage and kernel.
 
     Returns
     -------
     grad_x : (R, Cin), grad_tree : (T + 1, Cin), as grad
         The last row of ``grad_tree`` is zero.
+
+    Raises
+    ------
+    ValueError
+        Without ``cells``, or if tables do not fit each other.
     """
-    tables = ConvTables(*tables)
-    depths, cout, cin, *kernel = weight.shape
-    taps = kernel[0] * kernel[1] * kernel[2]
+    if cells is None:
+        raise ValueError("got no cells, expected the table of the stage: gradients on a GPU need it")
+    depths, cout, cin, kz, ky, kx = weight.shape
+    kernel, taps = (kz, ky, kx), kz * ky * kx
+    precision = precision_of(grad.dtype)
+    tables = tables_of(neighbours, cells, tree_rows, kernel)
     grad = require("grad", grad, (None, cout), None, grad)
     neighbours = require("neighbours", neighbours, (len(grad), taps), torch.int32, grad)
     filters = weight.reshape(depths, cout, cin, taps).permute(0, 3, 1, 2)  # [depths, taps, Cout, Cin]
-    shape = gather_shape(cout, cin, taps, grad.dtype, precision_of(grad.dtype))
+    shape = gather_shape(cout, cin, taps, grad.dtype, precision)
     reversed_taps = pack_filters(filters.flip(1), shape, grad.dtype)
 
     grad_x = grad.new_empty(len(grad), cin)
@@ -180,7 +205,7 @@ def gather_conv_backward_input(
 
     if len(tables.fine_rows):
         table = require("fine_table", tables.fine_table, (len(tables.fine_rows), None), torch.int32, grad)
-        wide = gather_shape(cout, cin, table.shape[1], grad.dtype, precision_of(grad.dtype))
+        wide = gather_shape(cout, cin, table.shape[1], grad.dtype, precision)
         summed = pack_filters(_summed_filters(filters, tables.fine_segments, kernel), wide, grad.dtype)
         tiles = _bank_tiles(tables.fine_segments, wide.rows, len(grad), grad.device)
         _gather(grad, None, table, summed, None, grad_x, tables.fine_rows, tiles, wide, accumulate=True)
@@ -215,8 +240,8 @@ def _summed_filters(filters: Tensor, segments: Tensor, kernel: Sequence[int]) ->
     return torch.bmm(taken.float(), flat).reshape(len(depths), -1, cout, cin)
 
 
-def gather_conv_backward_weight(
-    grad: Tensor, x: Tensor, tree: Tensor, neighbours: Tensor, segments: Tensor, weight_shape: Sequence[int]
+def gather_conv_weight(
+    grad: Tensor, x: Tensor, tree: Tensor, neighbours: Tensor, segments: Tensor, shape: Sequence[int]
 ) -> Tensor:
     """Gradient with respect to the filters of each depth.
 
@@ -228,32 +253,32 @@ def gather_conv_backward_weight(
         Gradient of the output, in the type of x.
     x, tree, neighbours, segments
         As in `gather_conv`.
-    weight_shape
+    shape
         (depths, Cout, Cin, kz, ky, kx).
 
     Returns
     -------
-    (depths, Cout, Cin, kz, ky, kx) float32 tensor
-        Zero for depths without rows.
+    (depths, Cout, Cin, kz, ky, kx) tensor, as grad
+        Added up in float32. Zero for depths without rows.
     """
-    depths, cout, cin, *kernel = weight_shape
+    depths, cout, cin, *kernel = shape
     taps = kernel[0] * kernel[1] * kernel[2]
     x = require("x", x, (None, cin), None, x)
     tree = require("tree", tree, (None, cin), x.dtype, x)
     grad = require("grad", grad, (len(x), cout), x.dtype, x)
     neighbours = require("neighbours", neighbours, (len(x), taps), torch.int32, x)
     precision = precision_of(x.dtype)
-    shape = outer_shape(cin, cout, taps, x.dtype, precision)
+    cut = outer_shape(cin, cout, taps, x.dtype, precision)
     chunks, groups = once(
         segments,
-        ("chunks", shape, depths, len(x), x.device),
-        lambda: tuple(part.to(x.device) for part in _chunks(segments, shape, depths, len(x))),
+        ("chunks", cut, depths, len(x), x.device),
+        lambda: tuple(part.to(x.device) for part in _chunks(segments, cut, depths, len(x))),
     )
-    width = shape.steps * shape.depth * shape.col_blocks * shape.cols
+    width = cut.steps * cut.depth * cut.col_blocks * cut.cols
     partial = x.new_empty(len(chunks), width, dtype=torch.float32)
     if len(chunks):
         with on_device(x):
-            gather_outer[(len(chunks) * shape.steps * shape.col_blocks,)](
+            gather_outer[(len(chunks) * cut.steps * cut.col_blocks,)](
                 x,
                 tree,
                 neighbours,
@@ -262,15 +287,15 @@ def gather_conv_backward_weight(
                 chunks,
                 len(x),
                 len(x) + len(tree) - 1,
-                **shape.constants(),
+                **cut.constants(),
                 HAS_TREE=True,
                 PRECISION=precision,
-                **shape.options(),
+                **cut.options(),
             )
     total = reduce_groups(partial, groups, depths)
-    padded = (depths, shape.groups * shape.tap_block, shape.chunks * shape.channel_block, shape.col_blocks * shape.cols)
+    padded = (depths, cut.groups * cut.tap_block, cut.chunks * cut.channel_block, cut.col_blocks * cut.cols)
     filters = total.reshape(padded)[:, :taps, :cin, :cout].permute(0, 3, 2, 1)
-    return filters.reshape(tuple(weight_shape)).contiguous()
+    return filters.reshape(tuple(shape)).to(grad.dtype).contiguous()
 
 
 def _chunks(segments: Tensor, shape: OuterShape, depths: int, rows: int) -> tuple[Tensor, Tensor]:
@@ -308,21 +333,15 @@ def reduce_groups(partial: Tensor, groups: Tensor | None, number: int) -> Tensor
     return out
 
 
-def column_sum(x: Tensor) -> Tensor:
-    """Sum of x [R, C] over its rows, float32 [C], in a fixed order."""
-    x = require("x", x, (None, None), None, x)
-    rows, channels = x.shape
+def column_sums(values: Tensor) -> Tensor:
+    """Sum of values [R, C] over the rows, in a fixed order and in float32: [C], as values."""
+    values = require("values", values, (None, None), None, values)
+    rows, channels = values.shape
     shape = row_shape(channels)
-    blocks = -(-rows // shape.rows)
-    share = shape.rows * max(1, -(-blocks // 512))
+    share = shape.rows * max(1, -(-rows // (shape.rows * 512)))
     parts = max(1, -(-rows // share))
-    partial = x.new_empty(parts, channels, dtype=torch.float32)
+    partial = values.new_empty(parts, channels, dtype=torch.float32)
     if channels:
-        with on_device(x):
-            sum_rows[(parts * shape.col_blocks,)](x, partial, rows, share, **shape.constants())
-    return reduce_groups(partial, None, 1)[0]
-
-
-def gather_conv_backward_bias(grad: Tensor) -> Tensor:
-    """Gradient with respect to the bias: the column sum of grad [R, Cout], float32 [Cout]."""
-    return column_sum(grad)
+        with on_device(values):
+            sum_rows[(parts * shape.col_blocks,)](values, partial, rows, share, **shape.constants())
+    return reduce_groups(partial, None, 1)[0].to(values.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["restrict_filters", "restrict_filters_backward", "restriction_matrix"]
+__all__ = ["restrict_filters", "restrict_filters_back", "restriction_matrix"]
 
 
 def restriction_matrix(edge: int, k: int) -> Tensor:
@@ -49,12 +49,12 @@ def restrict_filters(weight: Tensor, depths: int) -> Tensor:
     return torch.cat([weight, coarser])
 
 
-def restrict_filters_backward(grad: Tensor, eta: int) -> Tensor:
-    """Gradient of `restrict_filters` with respect to the eta banks: [eta, Cout, Cin, kz, ky, kx], as grad."""
+def restrict_filters_back(grad: Tensor, banks: int) -> Tensor:
+    """Gradient of `restrict_filters` with respect to the banks: [banks, Cout, Cin, kz, ky, kx], as grad."""
     depths = len(grad)
-    out = grad.new_zeros(eta, *grad.shape[1:])
-    out[: min(eta, depths)] = grad[:eta]
-    if depths > eta:
-        mz, my, mx = _matrices(grad.shape[3:], 1, depths - eta, grad)
-        out[-1] += torch.einsum("dai,dbj,dck,douabc->ouijk", mz, my, mx, grad[eta:])
+    out = grad.new_zeros(banks, *grad.shape[1:])
+    out[: min(banks, depths)] = grad[:banks]
+    if depths > banks:
+        mz, my, mx = _matrices(grad.shape[3:], 1, depths - banks, grad)
+        out[-1] += torch.einsum("dai,dbj,dck,douabc->ouijk", mz, my, mx, grad[banks:])
     return out

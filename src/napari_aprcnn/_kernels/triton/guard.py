@@ -114,7 +114,7 @@ def _launch(index: int) -> Unavailable | None:
     try:
         operators: Any = import_module("napari_aprcnn._kernels.triton.operators")
         ones = torch.ones(33, 5, device=torch.device("cuda", index))
-        total = operators.gather_conv_backward_bias(ones).tolist()
+        total = operators.column_sums(ones).tolist()
     except _FAILURES as error:
         return Unavailable(Reason.NO_LAUNCH, f"a first kernel failed ({error}); update the driver, or triton")
     if total != [33.0] * 5:

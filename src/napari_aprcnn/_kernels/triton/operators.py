@@ -1,51 +1,35 @@
-"""All operators of the particle layers on a GPU, tensors in, tensors out, on the device of the features.
+"""The operators of the particle layers on a GPU, with the names and signatures of ``torch.ops.napari_aprcnn``.
 
-Import it only after `guard.why_not` said None: it imports triton.
+Importing it imports triton: go through `choice.on_gpu`.
 """
 
 from __future__ import annotations
 
-from napari_aprcnn._kernels.triton.cells import (
-    cell_means,
-    cell_means_backward,
-    cell_sums,
-    reconstruct,
-    reconstruct_backward,
-)
-from napari_aprcnn._kernels.triton.conv import (
-    gather_conv,
-    gather_conv_backward_bias,
-    gather_conv_backward_input,
-    gather_conv_backward_weight,
-    tables_of,
-)
-from napari_aprcnn._kernels.triton.filters import restrict_filters, restrict_filters_backward
+from napari_aprcnn._kernels.triton.cells import cell_sums, reconstruct
+from napari_aprcnn._kernels.triton.conv import column_sums, gather_conv, gather_conv_input, gather_conv_weight
+from napari_aprcnn._kernels.triton.filters import restrict_filters, restrict_filters_back
 from napari_aprcnn._kernels.triton.rows import (
     fill_tree,
-    fill_tree_backward,
+    fill_tree_back,
     pool,
-    pool_backward,
+    pool_back,
     upsample,
-    upsample_backward,
+    upsample_back,
 )
 
 __all__ = [
-    "cell_means",
-    "cell_means_backward",
     "cell_sums",
+    "column_sums",
     "fill_tree",
-    "fill_tree_backward",
+    "fill_tree_back",
     "gather_conv",
-    "gather_conv_backward_bias",
-    "gather_conv_backward_input",
-    "gather_conv_backward_weight",
+    "gather_conv_input",
+    "gather_conv_weight",
     "pool",
-    "pool_backward",
+    "pool_back",
     "reconstruct",
-    "reconstruct_backward",
     "restrict_filters",
-    "restrict_filters_backward",
-    "tables_of",
+    "restrict_filters_back",
     "upsample",
-    "upsample_backward",
+    "upsample_back",
 ]

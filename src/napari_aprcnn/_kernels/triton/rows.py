@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "fill_tree",
-    "fill_tree_backward",
+    "fill_tree_back",
     "pool",
-    "pool_backward",
+    "pool_back",
     "upsample",
-    "upsample_backward",
+    "upsample_back",
 ]
 
 
@@ -70,12 +70,12 @@ def fill_tree(x: Tensor, children: Tensor, node_ranges: Tensor) -> Tensor:
     return tree
 
 
-def fill_tree_backward(grad_tree: Tensor, children: Tensor, node_ranges: Tensor, rows: int) -> Tensor:
-    """Gradient of `fill_tree` with respect to x: (rows, C), as grad_tree. Parents hand on to children in float32."""
-    grad_tree = require("grad_tree", grad_tree, (len(children) + 1, None), None, grad_tree)
-    children = require("children", children, (None, 8), torch.int32, grad_tree)
-    total = grad_tree.to(torch.float32, copy=True)
-    grad_x = grad_tree.new_zeros(rows, grad_tree.shape[1])
+def fill_tree_back(grad: Tensor, children: Tensor, node_ranges: Tensor, rows: int) -> Tensor:
+    """Gradient of `fill_tree` with respect to x: (rows, C), as grad. Parents hand on to children in float32."""
+    grad = require("grad", grad, (len(children) + 1, None), None, grad)
+    children = require("children", children, (None, 8), torch.int32, grad)
+    total = grad.to(torch.float32, copy=True)
+    grad_x = grad.new_zeros(rows, grad.shape[1])
     limit = rows + len(children)
     for first, end in reversed(_lists(node_ranges)):
         _launch(
@@ -113,15 +113,15 @@ def pool(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: int) -
     return out, slot
 
 
-def pool_backward(grad: Tensor, slot: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_in: int) -> Tensor:
-    """Gradient of `pool` with respect to x: (rows_in, C), as grad. Only winners get any."""
+def pool_back(grad: Tensor, slot: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows: int) -> Tensor:
+    """Gradient of `pool` with respect to x: (rows, C), as grad. Only winners get any."""
     grad = require("grad", grad, (None, None), None, grad)
     slot = require("slot", slot, (len(pool_children), grad.shape[1]), torch.uint8, grad)
     pool_children = require("pool_children", pool_children, (None, 8), torch.int32, grad)
-    grad_x = grad.new_zeros(rows_in, grad.shape[1])
+    grad_x = grad.new_zeros(rows, grad.shape[1])
     for src, dst, copied, node, nodes in _lists(pool_ranges):
         grad_x[src : src + copied] = grad[dst : dst + copied]
-        numbers = (node, dst + copied, nodes, rows_in)
+        numbers = (node, dst + copied, nodes, rows)
         _launch(to_winners, (grad, slot, grad_x, pool_children), numbers, grad, nodes)
     return grad_x
 
@@ -150,11 +150,11 @@ def upsample(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: in
     return out
 
 
-def upsample_backward(grad: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_in: int) -> Tensor:
-    """Gradient of `upsample` with respect to x: (rows_in, C), as grad: sums over children."""
+def upsample_back(grad: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows: int) -> Tensor:
+    """Gradient of `upsample` with respect to x: (rows, C), as grad: sums over children."""
     grad = require("grad", grad, (None, None), None, grad)
     pool_children = require("pool_children", pool_children, (None, 8), torch.int32, grad)
-    grad_x = grad.new_empty(rows_in, grad.shape[1])
+    grad_x = grad.new_empty(rows, grad.shape[1])
     for src, dst, copied, node, nodes in _lists(pool_ranges):
         grad_x[dst : dst + copied] = grad[src : src + copied]
         _launch(sum_of_children, (grad, grad_x, pool_children), (node, dst + copied, nodes, len(grad)), grad, nodes)
