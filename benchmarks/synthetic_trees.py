@@ -78,7 +78,7 @@ def nested_spheres(shape: tuple[int, int, int], prr: float, device: torch.device
     lo, hi = 0.0, largest
     for _ in range(18):  # the filled share of the volume grows with the reach of the shells
         middle = (lo + hi) / 2
-        shells = (radius <= middle) & ((radius % 12.0 < 1.0) | (radius < middle / 2))
+        shells = (radius <= middle) & ((radius % 12.0 < 1.0) | (radius <= middle * middle / largest))
         tree = tree_from_fine_cells(shape, shells)
         if best is None or abs(tree.prr - prr) < abs(best.prr - prr):
             best = tree

@@ -15,12 +15,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from synthetic_trees import Stage, batch, scattered_boxes, stage, tree_from_fine_cells  # noqa: E402
-
-from napari_aprcnn._kernels.triton import conv as conv_module  # noqa: E402
-from napari_aprcnn._kernels.triton import operators as ops  # noqa: E402
-from napari_aprcnn._kernels.triton.choice import on_gpu  # noqa: E402
-from napari_aprcnn._kernels.triton.guard import why_not  # noqa: E402
+from napari_aprcnn._kernels.triton import conv as conv_module
+from napari_aprcnn._kernels.triton import operators as ops
+from napari_aprcnn._kernels.triton.choice import on_gpu
+from napari_aprcnn._kernels.triton.guard import why_not
+from synthetic_trees import Stage, batch, scattered_boxes, stage, tree_from_fine_cells
 
 KERNELS = [(3, 3, 3), (1, 3, 3), (5, 5, 5), (1, 1, 1)]
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3}
@@ -264,7 +263,10 @@ def test_pool_and_upsample(channels: int, dtype: torch.dtype, depth: int) -> Non
 
 
 def test_pool_takes_minus_infinity_and_nan_as_torch_does() -> None:
-    s, coarse = stage(scattered_boxes((9, 7, 5), 0.05), 0, (1, 1, 1)), stage(scattered_boxes((9, 7, 5), 0.05), 1, (1, 1, 1))
+    s, coarse = (
+        stage(scattered_boxes((9, 7, 5), 0.05), 0, (1, 1, 1)),
+        stage(scattered_boxes((9, 7, 5), 0.05), 1, (1, 1, 1)),
+    )
     x = torch.full((s.rows, 2), float("-inf"))
     x[int(s.pool_children[0, 1]), 1] = float("nan")
     out, slot = ops.pool(x, s.pool_children, s.pool_ranges, coarse.rows)
@@ -293,7 +295,9 @@ def test_voxels_and_cells(channels: int, dtype: torch.dtype, depth: int) -> None
     assert torch.equal(ops.reconstruct(x, s.cells, s.shape), x[owner])
 
     dense = random(*s.shape, channels, seed=2, dtype=dtype)
-    sums = torch.zeros(s.rows, channels, dtype=torch.float64).index_add_(0, owner.flatten(), dense.double().flatten(0, 2))
+    sums = torch.zeros(s.rows, channels, dtype=torch.float64).index_add_(
+        0, owner.flatten(), dense.double().flatten(0, 2)
+    )
     number = torch.bincount(owner.flatten(), minlength=s.rows)[:, None]
     same(ops.cell_sums(dense, s.cells, False), sums)
     same(ops.cell_sums(dense, s.cells, True), sums / number)

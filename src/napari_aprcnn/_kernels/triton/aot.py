@@ -113,8 +113,14 @@ def conv_specimens(
         f"grad weight {label}",
         device_gather.gather_outer,
         {
-            "x": feature, "tree": feature, "table": "*i32", "grad": feature, "partial": "*fp32", "chunks": "*i32",
-            "rows_x": "i32", "limit": "i32",
+            "x": feature,
+            "tree": feature,
+            "table": "*i32",
+            "grad": feature,
+            "partial": "*fp32",
+            "chunks": "*i32",
+            "rows_x": "i32",
+            "limit": "i32",
         },  # fmt: skip
         {**shape.constants(), "HAS_TREE": True, "PRECISION": precision},
         shape.options(),
@@ -126,7 +132,14 @@ def conv_specimens(
 def row_specimens(channels: int, dtype: torch.dtype) -> Iterator[Specimen]:
     """The kernels over nodes, cells and columns."""
     f, constants = f"*{_NAMES[dtype]}", row_shape(channels).constants()
-    wide = {"mean_of_children", "max_of_children", "sum_of_children", "to_children", "cells_to_voxels", "voxels_to_cells"}
+    wide = {
+        "mean_of_children",
+        "max_of_children",
+        "sum_of_children",
+        "to_children",
+        "cells_to_voxels",
+        "voxels_to_cells",
+    }
     types: dict[str, dict[str, str]] = {
         "mean_of_children": {"x": f, "tree": f, "children": "*i32"},
         "share_among_children": {"total": "*fp32", "grad_x": f, "children": "*i32"},
@@ -148,7 +161,10 @@ def row_specimens(channels: int, dtype: torch.dtype) -> Iterator[Specimen]:
         )  # fmt: skip
     numbers = {"rows": "i32", "share": "i32"}
     yield Specimen(
-        f"sum_rows C={channels} {_NAMES[dtype]}", device_gather.sum_rows, {"x": f, "partial": "*fp32", **numbers}, constants
+        f"sum_rows C={channels} {_NAMES[dtype]}",
+        device_gather.sum_rows,
+        {"x": f, "partial": "*fp32", **numbers},
+        constants,
     )
 
 

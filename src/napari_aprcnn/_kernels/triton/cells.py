@@ -34,7 +34,10 @@ def _plan(cells: Tensor, shape: Sequence[int]) -> _Plan:
         ends = torch.cumsum(counts, 0).tolist()
         starts = [0, *ends[:-1]]
         edges = [
-            (torch.minimum((cells[:, a].long() + 1) << shift, torch.full_like(shift, shape[a])) - (cells[:, a].long() << shift))
+            (
+                torch.minimum((cells[:, a].long() + 1) << shift, torch.full_like(shift, shape[a]))
+                - (cells[:, a].long() << shift)
+            )
             for a in range(3)
         ]
         voxels = edges[0] * edges[1] * edges[2]

@@ -89,7 +89,21 @@ def gather_gemm(
     total = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float32)
     for step in range(STEPS):
         patches = _load_patches(
-            x, tree, table, rows, rows_ok, step, lo, hi, rows_x, CIN, TAPS, TAP_BLOCK, CHANNEL_BLOCK, BLOCK_ROWS, HAS_TREE
+            x,
+            tree,
+            table,
+            rows,
+            rows_ok,
+            step,
+            lo,
+            hi,
+            rows_x,
+            CIN,
+            TAPS,
+            TAP_BLOCK,
+            CHANNEL_BLOCK,
+            BLOCK_ROWS,
+            HAS_TREE,
         )
         filters = tl.load(weights + step * BLOCK_K)
         total = tl.dot(patches, filters, total, input_precision=PRECISION)
@@ -133,7 +147,21 @@ def gather_outer(
         rows = first + tl.arange(0, BLOCK_ROWS)
         rows_ok = rows < row1
         patches = _load_patches(
-            x, tree, table, rows, rows_ok, step, 0, limit, rows_x, CIN, TAPS, TAP_BLOCK, CHANNEL_BLOCK, BLOCK_ROWS, HAS_TREE
+            x,
+            tree,
+            table,
+            rows,
+            rows_ok,
+            step,
+            0,
+            limit,
+            rows_x,
+            CIN,
+            TAPS,
+            TAP_BLOCK,
+            CHANNEL_BLOCK,
+            BLOCK_ROWS,
+            HAS_TREE,
         )
         there = grad + rows.to(tl.int64)[:, None] * COUT + cols[None, :]
         if COUT % BLOCK_COLS == 0:

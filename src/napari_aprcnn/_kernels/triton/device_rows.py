@@ -91,7 +91,7 @@ def max_of_children(
         pointers = x + tl.where(child < limit, child, 0).to(tl.int64)[:, None] * C + cols[None, :]
         value = tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
         # NaN wins over numbers and stays, as in torch; the first child that exists wins over nothing.
-        wins = mask & ((winner == 255) | (value > best) | ((value != value) & (best == best)))  # noqa: PLR0124
+        wins = mask & ((winner == 255) | (value > best) | ((value != value) & (best == best)))
         best = tl.where(wins, value, best)
         winner = tl.where(wins, slot, winner)
     mask = rows_ok[:, None] & cols_ok[None, :]

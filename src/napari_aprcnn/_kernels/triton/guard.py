@@ -7,7 +7,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -64,7 +64,7 @@ def why_not(device: torch.device | str, dtype: torch.dtype = torch.float32) -> U
     return _why_not_gpu(index)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _why_not_gpu(index: int) -> Unavailable | None:
     found = _import() or _capability(index) or _driver() or _launch(index)
     if found is not None:
@@ -76,7 +76,9 @@ def _import() -> Unavailable | None:
     try:
         import_module("triton")
     except _FAILURES as error:
-        return Unavailable(Reason.NO_TRITON, f"triton does not load ({error}); pip install 'napari-aprcnn[gpu]' on Linux")
+        return Unavailable(
+            Reason.NO_TRITON, f"triton does not load ({error}); pip install 'napari-aprcnn[gpu]' on Linux"
+        )
     return None
 
 
@@ -89,7 +91,9 @@ def _capability(index: int) -> Unavailable | None:
         architecture = str(properties.gcnArchName).split(":")[0]
         if architecture in AMD_ARCHITECTURES:
             return None
-        return Unavailable(Reason.TOO_OLD, f"got {architecture}, the kernels are built for {', '.join(AMD_ARCHITECTURES)}")
+        return Unavailable(
+            Reason.TOO_OLD, f"got {architecture}, the kernels are built for {', '.join(AMD_ARCHITECTURES)}"
+        )
     capability = (int(properties.major), int(properties.minor))
     if capability < OLDEST_CAPABILITY:
         return Unavailable(
@@ -105,7 +109,8 @@ def _driver() -> Unavailable | None:
         driver.active.get_current_target()
     except _FAILURES as error:
         return Unavailable(
-            Reason.NO_DRIVER, f"triton finds no driver ({error}); it needs the GPU's driver and a C compiler (gcc or clang)"
+            Reason.NO_DRIVER,
+            f"triton finds no driver ({error}); it needs the GPU's driver and a C compiler (gcc or clang)",
         )
     return None
 

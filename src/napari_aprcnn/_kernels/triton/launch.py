@@ -43,7 +43,9 @@ def once(table: Tensor, key: Hashable, make: Callable[[], T]) -> T:
     return value
 
 
-def require(name: str, tensor: Tensor, shape: tuple[int | None, ...], dtype: torch.dtype | None, like: Tensor) -> Tensor:
+def require(
+    name: str, tensor: Tensor, shape: tuple[int | None, ...], dtype: torch.dtype | None, like: Tensor
+) -> Tensor:
     """The tensor, contiguous, if it has the shape (``None``: any), the dtype and the device of ``like``.
 
     Raises

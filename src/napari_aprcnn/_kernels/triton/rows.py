@@ -78,9 +78,7 @@ def fill_tree_back(grad: Tensor, children: Tensor, node_ranges: Tensor, rows: in
     grad_x = grad.new_zeros(rows, grad.shape[1])
     limit = rows + len(children)
     for first, end in reversed(_lists(node_ranges)):
-        _launch(
-            share_among_children, (total, grad_x, children), (first, end - first, rows, limit), grad_x, end - first
-        )
+        _launch(share_among_children, (total, grad_x, children), (first, end - first, rows, limit), grad_x, end - first)
     return grad_x
 
 

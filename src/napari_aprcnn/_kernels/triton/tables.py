@@ -78,7 +78,9 @@ def conv_tables(neighbours: Tensor, cells: Tensor, tree_rows: int, kernel: tuple
     """
     taps = kernel[0] * kernel[1] * kernel[2]
     if neighbours.ndim != 2 or neighbours.shape[1] != taps or any(edge % 2 == 0 for edge in kernel):
-        raise ValueError(f"got neighbours of shape {tuple(neighbours.shape)} for a kernel {kernel}, expected [R, {taps}]")
+        raise ValueError(
+            f"got neighbours of shape {tuple(neighbours.shape)} for a kernel {kernel}, expected [R, {taps}]"
+        )
     if cells.shape != (neighbours.shape[0], 4):
         raise ValueError(f"got cells of shape {tuple(cells.shape)}, expected [{neighbours.shape[0]}, 4]")
     coarse, slot, fine, second = _fine_pairs(neighbours, cells, kernel)
