@@ -149,7 +149,8 @@ def main() -> int:
     records: list[dict[str, Any]] = []
     print(f"{torch.cuda.get_device_name()}, {options.edge}^3 voxels, {options.channels} -> {options.channels}, 3x3x3")
     print(
-        f"{'dtype':9}{'PRR':>8}{'forward ms':>12}{'backward ms':>13}{'peak MB':>9}{'train MB':>10}{'speed-up':>10}{'backward':>10}"
+        f"{'dtype':9}{'PRR':>8}{'forward ms':>12}{'backward ms':>13}{'peak MB':>9}{'train MB':>10}"
+        f"{'speed-up':>10}{'backward':>10}"
     )
     for name in options.dtype:
         dtype = getattr(torch, name)

@@ -26,10 +26,12 @@ class Tree:
 
     @property
     def level_max(self) -> int:
+        """L: the level whose cells are voxels."""
         return len(self.exists) - 1
 
     @property
     def particles(self) -> int:
+        """Cells without finer ones."""
         return sum(int((e & ~n).sum()) for e, n in zip(self.exists, self.node, strict=True))
 
     @property
@@ -62,9 +64,8 @@ def tree_from_fine_cells(shape: tuple[int, int, int], fine: Tensor) -> Tree:
         node.append(_coarsen(grown))
     node.reverse()
     node[0] = torch.ones_like(node[0])
-    exists = [torch.ones_like(node[0])]
-    for level in range(1, level_max + 1):
-        exists.append(_refine(node[level - 1], _grid(shape, level_max - level)))
+    finer = [_refine(node[level - 1], _grid(shape, level_max - level)) for level in range(1, level_max + 1)]
+    exists = [torch.ones_like(node[0]), *finer]
     return Tree(shape, exists, node)
 
 
@@ -109,6 +110,7 @@ class Stage:
 
     @property
     def tree_rows(self) -> int:
+        """Number of interior nodes below the stage."""
         return len(self.children)
 
 

@@ -72,9 +72,10 @@ def summary(found: dict[str, list[Compiled]]) -> list[str]:
         meant = [c for c in every if c.specimen.tensor_cores]
         wide = [c for c in every if c.specimen.wide_loads]
         lines.append(
-            f"| {target} | {len(every)} | {sum(c.spills > 0 for c in every)} | {max(c.registers for c in every)} | "
-            f"{max(c.shared_bytes for c in every) / 1024:.1f} KiB | {sum(bool(c.matrix_instructions) for c in meant)} of "
-            f"{len(meant)} | {sum(c.wide_loads > 0 for c in wide)} of {len(wide)} |"
+            f"| {target} | {len(every)} | {sum(c.spills > 0 for c in every)} | {max(c.registers for c in every)} "
+            f"| {max(c.shared_bytes for c in every) / 1024:.1f} KiB "
+            f"| {sum(bool(c.matrix_instructions) for c in meant)} of {len(meant)} "
+            f"| {sum(c.wide_loads > 0 for c in wide)} of {len(wide)} |"
         )
     return lines
 
@@ -90,8 +91,8 @@ def details(found: dict[str, list[Compiled]]) -> list[str]:
                 continue
             matrix = ", ".join(c.matrix_instructions) or "-"
             lines.append(
-                f"| {c.specimen.name} | {target} | {c.registers} | {c.spills} | {c.shared_bytes / 1024:.1f} | {matrix} | "
-                f"{c.wide_loads} of {sum(c.loads.values())} |"
+                f"| {c.specimen.name} | {target} | {c.registers} | {c.spills} | {c.shared_bytes / 1024:.1f} "
+                f"| {matrix} | {c.wide_loads} of {sum(c.loads.values())} |"
             )
     return lines
 
@@ -99,16 +100,14 @@ def details(found: dict[str, list[Compiled]]) -> list[str]:
 def roofline() -> list[str]:
     """Lower bounds from peak figures: each feature and index read once, each output written once."""
     lines = [
-        "| layer | FLOP a particle | bytes a particle | FLOP a byte | GPU | bound by | ns a particle x 1000 | "
-        "dense layer, ns a voxel x 1000 | break-even PRR |",
+        "| layer | FLOP a particle | bytes a particle | FLOP a byte | GPU | bound by | ps a particle | "
+        "dense layer, ps a voxel | break-even PRR |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for cin, cout in ((1, 16), (16, 16), (64, 64), (128, 128)):
         for kind, size in (("fp16", 2), ("tf32", 4), ("fp32", 4)):
             flop = 2 * 27 * cin * cout
-            features = (
-                cin * 8 / 7 + cout
-            ) * size  # an eighth of the cells at most are interior nodes of the next level
+            features = (cin * 8 / 7 + cout) * size  # at most one interior node for seven particles
             table = 27 * 4
             for gpu, (bandwidth, peak) in GPUS.items():
                 compute = flop / peak[kind]
@@ -116,8 +115,10 @@ def roofline() -> list[str]:
                 dense = max(compute, (cin + cout) * size / bandwidth * 1000)
                 ours = max(compute, memory)
                 lines.append(
-                    f"| {cin}->{cout} {kind} | {flop} | {features + table:.0f} | {flop / (features + table):.1f} | {gpu} | "
-                    f"{'memory' if memory >= compute else 'arithmetic'} | {ours:.1f} | {dense:.1f} | {ours / dense:.1f} |"
+                    f"| {cin}->{cout} {kind} | {flop} | {features + table:.0f} | {flop / (features + table):.1f} "
+                    f"| {gpu} "
+                    f"| {'memory' if memory >= compute else 'arithmetic'} | {ours:.1f} | {dense:.1f} "
+                    f"| {ours / dense:.1f} |"
                 )
     return lines
 

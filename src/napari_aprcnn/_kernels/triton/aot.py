@@ -121,7 +121,7 @@ def conv_specimens(
             "chunks": "*i32",
             "rows_x": "i32",
             "limit": "i32",
-        },  # fmt: skip
+        },
         {**shape.constants(), "HAS_TREE": True, "PRECISION": precision},
         shape.options(),
         tensor_cores,

@@ -18,7 +18,7 @@ def _load_patches(
     CIN: tl.constexpr, TAPS: tl.constexpr, TAP_BLOCK: tl.constexpr, CHANNEL_BLOCK: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, HAS_TREE: tl.constexpr,
 ):  # fmt: skip
-    """[BLOCK_ROWS, TAP_BLOCK * CHANNEL_BLOCK]: what step ``step`` of the product reads, zero where the index is not in [lo, hi)."""
+    """[BLOCK_ROWS, TAP_BLOCK * CHANNEL_BLOCK]: what a step reads, zero where an index is not in [lo, hi)."""
     CHUNKS: tl.constexpr = (CIN + CHANNEL_BLOCK - 1) // CHANNEL_BLOCK
     if TAP_BLOCK == 1:
         tap = step // CHUNKS
@@ -198,7 +198,7 @@ def reduce_partials(partial, out, groups, width, quota, BLOCK: tl.constexpr, UNI
 
 @triton.jit(do_not_specialize=["rows", "share"])
 def sum_rows(x, partial, rows, share, C: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr):
-    """partial[p, c] = sum of x[i, c] over share ``p`` of the rows, in float32. ``share`` is a multiple of BLOCK_ROWS."""
+    """partial[p, c] = sum of x[i, c] over share ``p`` of the rows, in float32. ``share``: a multiple of BLOCK_ROWS."""
     COL_BLOCKS: tl.constexpr = (C + BLOCK_COLS - 1) // BLOCK_COLS
     part = (tl.program_id(0) // COL_BLOCKS).to(tl.int64)
     cols = (tl.program_id(0) % COL_BLOCKS) * BLOCK_COLS + tl.arange(0, BLOCK_COLS)

@@ -1,4 +1,4 @@
-"""Device code of the trees and cells: means of children, pooling, painting voxels. No atomics; every output has one writer."""
+"""Device code of the trees and cells: means of children, pooling, painting voxels. No atomics: one writer each."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def voxels_to_cells(
     dense, sums, cells, row0, count, shift, Z, Y, X,
     C: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
 ):  # fmt: skip
-    """sums[row0 + j] = sum over the voxels of cell row0 + j, in their order. For small cells: one program, many cells."""
+    """sums[row0 + j] = sum over the voxels of cell row0 + j, in their order. Small cells: one program, many cells."""
     at, cols, at_ok, cols_ok = _block(count, C, BLOCK_ROWS, BLOCK_COLS)
     row = row0 + at
     total = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float32)
