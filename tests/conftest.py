@@ -16,3 +16,13 @@ def shared_data() -> Path:
     if not (folder / "dsb2018_fluo_test.zip").exists():
         pytest.skip("the evaluation data is not here; set APRCNN_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def official_vectors() -> Path:
+    """Folder of vectors of the official APR-CNN code; tests that need it skip without it."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "oracle"
+    folder = Path(os.environ.get("APRCNN_ORACLE", beside))
+    if not (folder / "restrict.npz").exists():
+        pytest.skip("the official vectors are not here; set APRCNN_ORACLE to their folder")
+    return folder

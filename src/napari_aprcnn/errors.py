@@ -19,6 +19,8 @@ __all__ = [
     "ModelNotFoundError",
     "NotEnoughMemoryError",
     "OutputError",
+    "ParticleTreeError",
+    "StageError",
     "TrainingDataError",
     "WeightsError",
 ]
@@ -82,3 +84,11 @@ class TrainingDataError(AprcnnError, ValueError):
 
 class CancelledError(AprcnnError, RuntimeError):
     """The caller's ``should_cancel`` said yes. Nothing was written."""
+
+
+class ParticleTreeError(AprcnnError, ValueError):
+    """Cells that are no particle tree: holes, overlaps, a jump of more than one level between neighbours."""
+
+
+class StageError(AprcnnError, ValueError):
+    """A pooling stage that a tree does not have, or features that do not belong to it."""

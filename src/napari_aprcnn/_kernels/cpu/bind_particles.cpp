@@ -1,7 +1,231 @@
 #include "binding.hpp"
+#include "cells.hpp"
+#include "conv.hpp"
+#include "particles.hpp"
 
 namespace aprcnn {
 
-void bind_particles(nb::module_&) {}
+namespace {
+
+using namespace nb::literals;
+using Table = Array<const int32_t>;
+
+// Shape of a grid [z, y, x, ...].
+template <class A>
+void grid_shape(const A& array, int64_t* shape) {
+    if (array.ndim() < 3) throw std::invalid_argument("expected a grid of 3 axes");
+    for (int axis = 0; axis < 3; ++axis) shape[axis] = static_cast<int64_t>(array.shape(axis));
+}
+
+int64_t cell_count(const Table& cells) {
+    if (cells.ndim() != 2 || cells.shape(1) != 4) throw std::invalid_argument("expected cells [n, 4]");
+    return static_cast<int64_t>(cells.shape(0));
+}
+
+using Floats = Array<const float>;
+using Longs = Array<const int64_t>;
+
+template <class A>
+int64_t rows_of(const A& array) { return static_cast<int64_t>(array.shape(0)); }
+template <class A>
+int64_t columns_of(const A& array) {
+    if (array.ndim() != 2) throw std::invalid_argument("expected an array of 2 axes");
+    return static_cast<int64_t>(array.shape(1));
+}
+
+// weight [depths, out, in, kz, ky, kx] beside a table [rows, taps].
+KernelShape kernel_shape(const Floats& weight, const Table& table) {
+    if (weight.ndim() != 6) throw std::invalid_argument("expected a weight of 6 axes");
+    KernelShape kernel;
+    kernel.depths = static_cast<int64_t>(weight.shape(0));
+    kernel.out = static_cast<int64_t>(weight.shape(1));
+    kernel.in = static_cast<int64_t>(weight.shape(2));
+    kernel.taps = static_cast<int64_t>(weight.shape(3) * weight.shape(4) * weight.shape(5));
+    same_size(table.ndim() == 2 ? table.shape(1) : 0, kernel.taps, "the table has other taps than the weight");
+    return kernel;
+}
+
+Segments segments_of(const Longs& segments) {
+    if (columns_of(segments) != 3) throw std::invalid_argument("expected segments [n, 3]");
+    return {segments.data(), rows_of(segments)};
+}
+
+PoolTable pool_table(const Table& children, const Longs& ranges, int64_t rows) {
+    if (columns_of(children) != 8 || columns_of(ranges) != 5) throw std::invalid_argument("expected [n, 8] and [n, 5]");
+    return {children.data(), ranges.data(), rows_of(ranges), rows, rows_of(children)};
+}
+
+void bind_conv(nb::module_& m) {
+    m.def("conv_instruction_set", [] { return std::string(conv_table().name); });
+
+    m.def("conv_forward", [](const Floats& features, const Floats& tree, const Floats& weight, nb::object bias,
+                             const Table& table, const Longs& segments, const Array<float>& out, int threads) {
+        const KernelShape kernel = kernel_shape(weight, table);
+        const StageSize size{rows_of(features), rows_of(tree) - 1};
+        same_size(features.size(), size.rows * kernel.in, "features do not fit the weight");
+        same_size(tree.size(), (size.tree_rows + 1) * kernel.in, "the tree does not fit the weight");
+        same_size(table.size(), size.rows * kernel.taps, "the table does not fit the features");
+        same_size(out.size(), size.rows * kernel.out, "out does not fit the features");
+        const float* added = nullptr;
+        Floats given;
+        if (!bias.is_none()) {
+            given = nb::cast<Floats>(bias);
+            same_size(given.size(), kernel.out, "the bias does not fit the weight");
+            added = given.data();
+        }
+        const nb::gil_scoped_release released;
+        conv_forward(features.data(), tree.data(), size, weight.data(), kernel, added, table.data(), segments_of(segments),
+                     out.data(), threads);
+    }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "table"_a.noconvert(),
+          "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+
+    m.def("conv_input", [](const Floats& grad, const Floats& weight, const Table& table, const Longs& slabs,
+                           const Array<float>& grad_features, const Array<float>& grad_tree, int threads) {
+        const KernelShape kernel = kernel_shape(weight, table);
+        const StageSize size{rows_of(grad), rows_of(grad_tree) - 1};
+        same_size(grad.size(), size.rows * kernel.out, "the gradient does not fit the weight");
+        same_size(table.size(), size.rows * kernel.taps, "the table does not fit the gradient");
+        same_size(grad_features.size(), size.rows * kernel.in, "out does not fit the gradient");
+        same_size(grad_tree.size(), (size.tree_rows + 1) * kernel.in, "the tree does not fit the weight");
+        if (columns_of(slabs) != 5) throw std::invalid_argument("expected slabs [n, 5]");
+        const nb::gil_scoped_release released;
+        conv_input(grad.data(), size, weight.data(), kernel, table.data(), slabs.data(), rows_of(slabs),
+                   grad_features.data(), grad_tree.data(), threads);
+    }, "grad"_a.noconvert(), "weight"_a.noconvert(), "table"_a.noconvert(), "slabs"_a.noconvert(),
+          "grad_features"_a.noconvert(), "grad_tree"_a.noconvert(), "threads"_a);
+
+    m.def("conv_weight", [](const Floats& features, const Floats& tree, const Floats& grad, const Table& table,
+                            const Longs& segments, const Array<float>& grad_weight, int threads) {
+        const KernelShape kernel = kernel_shape(Floats(grad_weight), table);
+        const StageSize size{rows_of(features), rows_of(tree) - 1};
+        same_size(features.size(), size.rows * kernel.in, "features do not fit the weight");
+        same_size(tree.size(), (size.tree_rows + 1) * kernel.in, "the tree does not fit the weight");
+        same_size(grad.size(), size.rows * kernel.out, "the gradient does not fit the weight");
+        same_size(table.size(), size.rows * kernel.taps, "the table does not fit the features");
+        const nb::gil_scoped_release released;
+        conv_weight(features.data(), tree.data(), size, grad.data(), kernel, table.data(), segments_of(segments),
+                    grad_weight.data(), threads);
+    }, "features"_a.noconvert(), "tree"_a.noconvert(), "grad"_a.noconvert(), "table"_a.noconvert(),
+          "segments"_a.noconvert(), "grad_weight"_a.noconvert(), "threads"_a);
+
+    m.def("column_sums", [](const Floats& values, const Array<float>& out, int threads) {
+        same_size(out.size(), columns_of(values), "out does not fit the values");
+        const nb::gil_scoped_release released;
+        column_sums(values.data(), rows_of(values), columns_of(values), out.data(), threads);
+    }, "values"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+}
+
+void bind_pooling(nb::module_& m) {
+    m.def("fill_tree", [](const Floats& features, const Table& children, const Longs& ranges, const Array<float>& tree,
+                          int threads) {
+        const StageSize size{rows_of(features), rows_of(children)};
+        const int64_t channels = columns_of(features);
+        same_size(tree.size(), (size.tree_rows + 1) * channels, "the tree does not fit the children");
+        const nb::gil_scoped_release released;
+        fill_tree(features.data(), size, channels, children.data(), ranges.data(), rows_of(ranges), tree.data(), threads);
+    }, "features"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(), "tree"_a.noconvert(), "threads"_a);
+
+    m.def("fill_tree_back", [](const Floats& grad_tree, const Table& children, const Longs& ranges,
+                               const Array<float>& grad_features, int threads) {
+        const StageSize size{rows_of(grad_features), rows_of(children)};
+        const int64_t channels = columns_of(grad_tree);
+        same_size(grad_tree.size(), (size.tree_rows + 1) * channels, "the tree does not fit the children");
+        same_size(grad_features.size(), size.rows * channels, "out does not fit the gradient");
+        const nb::gil_scoped_release released;
+        fill_tree_back(grad_tree.data(), size, channels, children.data(), ranges.data(), rows_of(ranges),
+                       grad_features.data(), threads);
+    }, "grad_tree"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(), "grad_features"_a.noconvert(),
+          "threads"_a);
+
+    m.def("pool", [](const Floats& features, const Table& children, const Longs& ranges, const Array<float>& out,
+                     const Array<uint8_t>& slot, int threads) {
+        const PoolTable table = pool_table(children, ranges, rows_of(features));
+        const int64_t channels = columns_of(features);
+        same_size(slot.size(), table.nodes * channels, "slot does not fit the children");
+        same_size(out.size(), rows_of(out) * channels, "out does not fit the features");
+        const nb::gil_scoped_release released;
+        pool(features.data(), channels, table, out.data(), slot.data(), threads);
+    }, "features"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(), "out"_a.noconvert(),
+          "slot"_a.noconvert(), "threads"_a);
+
+    m.def("pool_back", [](const Floats& grad, const Array<const uint8_t>& slot, const Table& children, const Longs& ranges,
+                          const Array<float>& grad_features, int threads) {
+        const PoolTable table = pool_table(children, ranges, rows_of(grad_features));
+        const int64_t channels = columns_of(grad);
+        same_size(slot.size(), table.nodes * channels, "slot does not fit the children");
+        const nb::gil_scoped_release released;
+        pool_back(grad.data(), slot.data(), channels, table, grad_features.data(), threads);
+    }, "grad"_a.noconvert(), "slot"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(),
+          "grad_features"_a.noconvert(), "threads"_a);
+
+    m.def("upsample", [](const Floats& features, const Table& children, const Longs& ranges, const Array<float>& out,
+                         int threads) {
+        const PoolTable table = pool_table(children, ranges, rows_of(out));
+        const int64_t channels = columns_of(features);
+        const nb::gil_scoped_release released;
+        upsample(features.data(), channels, table, out.data(), threads);
+    }, "features"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+
+    m.def("upsample_back", [](const Floats& grad, const Table& children, const Longs& ranges,
+                              const Array<float>& grad_features, int threads) {
+        const PoolTable table = pool_table(children, ranges, rows_of(grad));
+        const int64_t channels = columns_of(grad);
+        const nb::gil_scoped_release released;
+        upsample_back(grad.data(), channels, table, grad_features.data(), threads);
+    }, "grad"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(), "grad_features"_a.noconvert(), "threads"_a);
+}
+
+template <class T>
+void bind_cells(nb::module_& m) {
+    m.def("average_cells", [](const Array<const T>& image, const Table& cells, const Array<double>& out, int threads) {
+        int64_t shape[3];
+        grid_shape(image, shape);
+        const int64_t count = cell_count(cells);
+        same_size(out.size(), count, "out does not fit the cells");
+        const nb::gil_scoped_release released;
+        average_cells(image.data(), cells.data(), count, shape, out.data(), threads);
+    }, "image"_a.noconvert(), "cells"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+}
+
+template <class T>
+void bind_paint(nb::module_& m) {
+    m.def("paint_cells", [](const Array<const T>& values, const Table& cells, const Array<T>& out, int threads) {
+        int64_t shape[3];
+        grid_shape(out, shape);
+        const int64_t count = cell_count(cells);
+        const int64_t channels = count == 0 ? 1 : static_cast<int64_t>(values.size()) / count;
+        same_size(values.size(), count * channels, "values do not fit the cells");
+        same_size(out.size(), shape[0] * shape[1] * shape[2] * channels, "out does not fit the values");
+        const nb::gil_scoped_release released;
+        paint_cells(reinterpret_cast<const uint8_t*>(values.data()), cells.data(), count,
+                    channels * static_cast<int64_t>(sizeof(T)), shape, reinterpret_cast<uint8_t*>(out.data()), threads);
+    }, "values"_a.noconvert(), "cells"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+}
+
+}  // namespace
+
+void bind_particles(nb::module_& m) {
+    bind_conv(m);
+    bind_pooling(m);
+    bind_cells<uint8_t>(m);
+    bind_cells<uint16_t>(m);
+    bind_cells<float>(m);
+    bind_cells<double>(m);
+    bind_paint<uint8_t>(m);
+    bind_paint<uint16_t>(m);
+    bind_paint<uint32_t>(m);
+    bind_paint<uint64_t>(m);
+
+    m.def("sum_cells", [](const Array<const float>& dense, const Table& cells, bool mean, const Array<float>& out,
+                          int threads) {
+        int64_t shape[3];
+        grid_shape(dense, shape);
+        const int64_t count = cell_count(cells);
+        const int64_t channels = static_cast<int64_t>(dense.size()) / (shape[0] * shape[1] * shape[2]);
+        same_size(out.size(), count * channels, "out does not fit the cells");
+        const nb::gil_scoped_release released;
+        sum_cells(dense.data(), cells.data(), count, channels, shape, mean, out.data(), threads);
+    }, "dense"_a.noconvert(), "cells"_a.noconvert(), "mean"_a, "out"_a.noconvert(), "threads"_a);
+}
 
 }  // namespace aprcnn

@@ -1,0 +1,69 @@
+// Convolution over particles: an implicit matrix product that reads its input through an index table, no gather buffer.
+#pragma once
+
+#include <cstdint>
+
+namespace aprcnn {
+
+// Extended rows: index e < rows is features[e], e < rows + tree_rows is tree[e - rows], larger is outside the image. The
+// tree holds one row of zeros more, which is what outside reads.
+struct Rows2 {
+    const float* base[2];  // where row 0 would be: of the features, and of the extended rows that are the tree's
+    int64_t rows;
+    int64_t channels;
+    Rows2(const float* features, const float* tree, int64_t rows_, int64_t channels_)
+        : base{features, tree - rows_ * channels_}, rows(rows_), channels(channels_) {}
+    Rows2 from_channel(int64_t channel) const {
+        Rows2 shifted = *this;
+        shifted.base[0] += channel;
+        shifted.base[1] += channel;
+        return shifted;
+    }
+    bool joined() const { return base[0] == base[1]; }
+    const float* at(int64_t index) const { return base[index >= rows ? 1 : 0] + index * channels; }
+};
+
+struct Taps {
+    const int32_t* table;  // [rows][count]
+    int64_t count;
+};
+
+// Columns are cut into blocks of a few registers; a block's weights lie together: [block][tap][channel][width].
+constexpr int max_blocks = 1024;
+struct Blocks {
+    int count = 0;
+    int16_t width[max_blocks];
+    int64_t padded() const {
+        int64_t total = 0;
+        for (int b = 0; b < count; ++b) total += width[b];
+        return total;
+    }
+};
+
+struct ConvTable {
+    const char* name;
+    // How `columns` output columns are cut for forward and input.
+    void (*cut)(int64_t columns, Blocks& blocks);
+    // out[row][0..columns) = bias + sum over taps and channels, rows first..last-1; bias is padded.
+    void (*forward)(const Rows2& from, const Taps& taps, const Blocks& blocks, const float* weights, const float* bias,
+                    int64_t columns, int64_t first, int64_t last, float* out);
+    // grad_features / grad_tree += the transposed product; nothing else may write to what these rows' taps reach.
+    void (*input)(const float* grad, int64_t grad_channels, const Taps& taps, const Blocks& blocks, const float* weights,
+                  int64_t rows, int64_t tree_rows, int64_t channels, int64_t first, int64_t last, float* grad_features,
+                  float* grad_tree, float* sink);
+    // sums[tap][channel][column] += x[channel] * grad[column] over the rows; columns padded to a multiple of `pad`.
+    int64_t pad;
+    void (*weight)(const Rows2& from, const Taps& taps, const float* grad, int64_t columns, int64_t first, int64_t last,
+                   float* sums, int64_t stride);
+};
+
+extern const ConvTable conv_plain;
+#if defined(APRCNN_X86_VARIANTS)
+extern const ConvTable conv_avx2;
+extern const ConvTable conv_avx512;
+#endif
+
+// The table that goes with the instruction set that was chosen (hot.hpp).
+const ConvTable& conv_table();
+
+}  // namespace aprcnn

@@ -1,0 +1,13 @@
+#if defined(APRCNN_X86_VARIANTS)
+#define APRCNN_CONV_TABLE conv_avx2
+#define APRCNN_CONV_NAME "avx2"
+#define APRCNN_LANES 8
+#define APRCNN_HALF_LANES 4
+#define APRCNN_ROWS_WIDE 6
+#define APRCNN_ROWS_NARROW 12
+#define APRCNN_UNROLL_WIDE 1
+#define APRCNN_UNROLL_NARROW 2
+#define APRCNN_CHANNELS_WIDE 4
+#define APRCNN_CHANNELS_NARROW 8
+#include "conv.inc"
+#endif

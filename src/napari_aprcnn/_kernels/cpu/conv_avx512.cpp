@@ -1,0 +1,13 @@
+#if defined(APRCNN_X86_VARIANTS)
+#define APRCNN_CONV_TABLE conv_avx512
+#define APRCNN_CONV_NAME "avx512"
+#define APRCNN_LANES 16
+#define APRCNN_HALF_LANES 8
+#define APRCNN_ROWS_WIDE 12
+#define APRCNN_ROWS_NARROW 14
+#define APRCNN_UNROLL_WIDE 2
+#define APRCNN_UNROLL_NARROW 4
+#define APRCNN_CHANNELS_WIDE 8
+#define APRCNN_CHANNELS_NARROW 16
+#include "conv.inc"
+#endif

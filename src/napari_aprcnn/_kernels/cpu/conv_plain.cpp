@@ -1,0 +1,18 @@
+// Four lanes: what every x86-64 and ARM64 processor has.
+#define APRCNN_CONV_TABLE conv_plain
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define APRCNN_CONV_NAME "neon"
+#define APRCNN_ROWS_WIDE 10
+#define APRCNN_ROWS_NARROW 12
+#else
+#define APRCNN_CONV_NAME "plain"
+#define APRCNN_ROWS_WIDE 5
+#define APRCNN_ROWS_NARROW 8
+#endif
+#define APRCNN_LANES 4
+#define APRCNN_HALF_LANES 4
+#define APRCNN_UNROLL_WIDE 1
+#define APRCNN_UNROLL_NARROW 2
+#define APRCNN_CHANNELS_WIDE 4
+#define APRCNN_CHANNELS_NARROW 8
+#include "conv.inc"

@@ -1,0 +1,209 @@
+// The convolutions' outer loops: packing of weights, cutting into tasks, sums in a fixed order.
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <stdexcept>
+#include <vector>
+
+#include "conv.hpp"
+#include "hot.hpp"
+#include "parallel.hpp"
+#include "particles.hpp"
+
+namespace aprcnn {
+
+const ConvTable& conv_table() {
+#if defined(APRCNN_X86_VARIANTS)
+    const char* name = hot().name;
+#if defined(_MSC_VER)
+    const bool fused = true;  // every processor with AVX2 that MSVC targets has FMA
+#else
+    const bool fused = __builtin_cpu_supports("fma") != 0;
+#endif
+    if (fused && std::strcmp(name, "avx512") == 0) return conv_avx512;
+    if (fused && std::strcmp(name, "avx2") == 0) return conv_avx2;
+#endif
+    return conv_plain;
+}
+
+namespace {
+
+struct Task {
+    int64_t first, last, depth;
+};
+
+// Depths that some rows use, each with its packed weights.
+class Packed {
+  public:
+    // Transposed: columns are the input channels, as the gradient of the input needs them.
+    Packed(const float* weight, KernelShape kernel, const Blocks& blocks, bool transposed)
+        : weight_(weight), kernel_(kernel), blocks_(blocks), transposed_(transposed) {}
+
+    void prepare(int64_t depth) {
+        if (depth < 0 || depth >= kernel_.depths) throw std::invalid_argument("a segment is deeper than the weights");
+        if (made_.count(depth) != 0) return;
+        const int64_t columns = transposed_ ? kernel_.in : kernel_.out, sums = transposed_ ? kernel_.out : kernel_.in;
+        std::vector<float>& to = made_[depth];
+        to.assign(blocks_.padded() * kernel_.taps * sums, 0.0f);
+        const float* from = weight_ + depth * kernel_.out * kernel_.in * kernel_.taps;
+        int64_t column = 0, at = 0;
+        for (int b = 0; b < blocks_.count; ++b) {
+            const int64_t width = blocks_.width[b];
+            for (int64_t k = 0; k < kernel_.taps; ++k)
+                for (int64_t i = 0; i < sums; ++i, at += width)
+                    for (int64_t c = 0; c < std::min(width, columns - column); ++c) {
+                        const int64_t o = transposed_ ? i : column + c, n = transposed_ ? column + c : i;
+                        to[at + c] = from[(o * kernel_.in + n) * kernel_.taps + k];
+                    }
+            column += width;
+        }
+    }
+    const float* at(int64_t depth) const { return made_.at(depth).data(); }
+
+  private:
+    const float* weight_;
+    KernelShape kernel_;
+    const Blocks& blocks_;
+    bool transposed_;
+    std::map<int64_t, std::vector<float>> made_;
+};
+
+void cut_columns(const ConvTable& table, int64_t columns, Blocks& blocks) {
+    if (columns > 8192) throw std::invalid_argument("more than 8192 channels");
+    table.cut(columns, blocks);
+}
+
+}  // namespace
+
+void conv_forward(const float* features, const float* tree, StageSize size, const float* weight, KernelShape kernel,
+                  const float* bias, const int32_t* table, Segments segments, float* out, int threads) {
+    const ConvTable& conv = conv_table();
+    Blocks blocks;
+    cut_columns(conv, kernel.out, blocks);
+    Packed packed(weight, kernel, blocks, false);
+    std::vector<float> padded(blocks.padded(), 0.0f);
+    if (bias != nullptr) std::copy(bias, bias + kernel.out, padded.begin());
+    Rows2 from(features, tree, size.rows, kernel.in);
+    std::vector<float> joined;
+    if (kernel.in == 1) {
+        joined.resize(size.rows + size.tree_rows + 1);
+        std::copy(features, features + size.rows, joined.begin());
+        std::copy(tree, tree + size.tree_rows + 1, joined.begin() + size.rows);
+        from = Rows2(joined.data(), joined.data() + size.rows, size.rows, 1);
+    }
+    std::vector<Task> tasks;
+    constexpr int64_t run = 14 * 12 * 12;
+    for (int64_t s = 0; s < segments.count; ++s) {
+        const int64_t first = segments.data[3 * s], last = segments.data[3 * s + 1], depth = segments.data[3 * s + 2];
+        if (first < 0 || last > size.rows) throw std::invalid_argument("a segment reaches outside the rows");
+        if (first < last) packed.prepare(depth);
+        for (int64_t row = first; row < last; row += run) tasks.push_back({row, std::min(last, row + run), depth});
+    }
+    const Taps taps{table, kernel.taps};
+    parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int, const StopFlag&) {
+        const Task& task = tasks[t];
+        conv.forward(from, taps, blocks, packed.at(task.depth), padded.data(), kernel.out, task.first, task.last, out);
+    });
+}
+
+void conv_input(const float* grad, StageSize size, const float* weight, KernelShape kernel, const int32_t* table,
+                const int64_t* slabs, int64_t slab_count, float* grad_features, float* grad_tree, int threads) {
+    const ConvTable& conv = conv_table();
+    Blocks blocks;
+    cut_columns(conv, kernel.in, blocks);
+    Packed packed(weight, kernel, blocks, true);
+    const int64_t most = 65536;
+    const int64_t total = size.rows * kernel.in;
+    parallel_for((total + most - 1) / most, threads, [&](int64_t i, int, const StopFlag&) {
+        std::memset(grad_features + i * most, 0, std::min(most, total - i * most) * sizeof(float));
+    });
+    std::memset(grad_tree, 0, (size.tree_rows + 1) * kernel.in * sizeof(float));
+    const Taps taps{table, kernel.taps};
+    for (int64_t begin = 0; begin < slab_count;) {
+        // The slabs of one phase, and where each of its tasks begins.
+        std::vector<int64_t> starts;
+        int64_t end = begin;
+        for (; end < slab_count && slabs[5 * end] == slabs[5 * begin]; ++end) {
+            const int64_t* slab = slabs + 5 * end;
+            if (slab[2] < 0 || slab[3] > size.rows) throw std::invalid_argument("a slab reaches outside the rows");
+            packed.prepare(slab[4]);
+            if (end == begin || slab[1] != slab[1 - 5]) starts.push_back(end);
+        }
+        starts.push_back(end);
+        parallel_for(static_cast<int64_t>(starts.size()) - 1, threads, [&](int64_t task, int, const StopFlag&) {
+            // Room for a row that falls outside, and behind it for one group of gradients.
+            std::vector<float> sink(64 + 64 * kernel.out, 0.0f);
+            for (int64_t i = starts[task]; i < starts[task + 1]; ++i) {
+                const int64_t* slab = slabs + 5 * i;
+                conv.input(grad, kernel.out, taps, blocks, packed.at(slab[4]), size.rows, size.tree_rows, kernel.in, slab[2],
+                           slab[3], grad_features, grad_tree, sink.data());
+            }
+        });
+        begin = end;
+    }
+}
+
+void conv_weight(const float* features, const float* tree, StageSize size, const float* grad, KernelShape kernel,
+                 const int32_t* table, Segments segments, float* grad_weight, int threads) {
+    const ConvTable& conv = conv_table();
+    const int64_t columns = (kernel.out + conv.pad - 1) / conv.pad * conv.pad;
+    const Rows2 from(features, tree, size.rows, kernel.in);
+    const Taps taps{table, kernel.taps};
+    const int64_t cells = kernel.taps * kernel.in * columns;
+    std::fill(grad_weight, grad_weight + kernel.depths * kernel.out * kernel.in * kernel.taps, 0.0f);
+    for (int64_t s = 0; s < segments.count; ++s) {
+        const int64_t first = segments.data[3 * s], last = segments.data[3 * s + 1], depth = segments.data[3 * s + 2];
+        if (first < 0 || last > size.rows) throw std::invalid_argument("a segment reaches outside the rows");
+        if (depth < 0 || depth >= kernel.depths) throw std::invalid_argument("a segment is deeper than the weights");
+        if (first >= last) continue;
+        const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(16, (last - first) / 2048));
+        const int64_t run = (last - first + parts - 1) / parts;
+        std::vector<std::vector<float>> sums(parts);
+        parallel_for(parts, threads, [&](int64_t part, int, const StopFlag&) {
+            std::vector<float>& own = sums[part];
+            own.assign(cells, 0.0f);
+            const int64_t from_row = first + part * run, to_row = std::min(last, from_row + run);
+            if (columns == kernel.out) {
+                conv.weight(from, taps, grad, columns, from_row, to_row, own.data(), columns);
+                return;
+            }
+            constexpr int64_t block = 1024;
+            std::vector<float> padded(block * columns, 0.0f);
+            for (int64_t row = from_row; row < to_row; row += block) {
+                const int64_t count = std::min(block, to_row - row);
+                for (int64_t i = 0; i < count; ++i)
+                    std::copy(grad + (row + i) * kernel.out, grad + (row + i + 1) * kernel.out, padded.begin() + i * columns);
+                const Taps here{table + row * kernel.taps, kernel.taps};
+                conv.weight(from, here, padded.data(), columns, 0, count, own.data(), columns);
+            }
+        });
+        float* to = grad_weight + depth * kernel.out * kernel.in * kernel.taps;
+        parallel_for(kernel.out, cells * parts > 100000 ? threads : 1, [&](int64_t o, int, const StopFlag&) {
+            for (int64_t i = 0; i < kernel.in; ++i)
+                for (int64_t k = 0; k < kernel.taps; ++k) {
+                    float total = 0.0f;
+                    for (int64_t part = 0; part < parts; ++part) total += sums[part][(k * kernel.in + i) * columns + o];
+                    to[(o * kernel.in + i) * kernel.taps + k] += total;
+                }
+        });
+    }
+}
+
+void column_sums(const float* values, int64_t rows, int64_t columns, float* out, int threads) {
+    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(64, rows / 1024));
+    const int64_t run = (rows + parts - 1) / parts;
+    std::vector<std::vector<float>> sums(parts);
+    parallel_for(parts, threads, [&](int64_t part, int, const StopFlag&) {
+        std::vector<float>& own = sums[part];
+        own.assign(columns, 0.0f);
+        for (int64_t row = part * run; row < std::min(rows, (part + 1) * run); ++row)
+            for (int64_t c = 0; c < columns; ++c) own[c] += values[row * columns + c];
+    });
+    for (int64_t c = 0; c < columns; ++c) {
+        double total = 0;
+        for (int64_t part = 0; part < parts; ++part) total += static_cast<double>(sums[part][c]);
+        out[c] = static_cast<float>(total);
+    }
+}
+
+}  // namespace aprcnn

@@ -1,0 +1,59 @@
+// Particle layers on float32 features, channels last. The tables are explained in docs/particles.md.
+#pragma once
+
+#include <cstdint>
+
+namespace aprcnn {
+
+// Sizes of one stage: feature rows, tree rows.
+struct StageSize {
+    int64_t rows;
+    int64_t tree_rows;
+};
+
+struct KernelShape {
+    int64_t in, out, taps, depths;
+};
+
+// segments [count][3]: first row, last row + 1, depth.
+struct Segments {
+    const int64_t* data;
+    int64_t count;
+};
+
+// weight [depths][out][in][taps]; bias [out] or null; tree [tree_rows + 1][in] with a last row of zeros.
+void conv_forward(const float* features, const float* tree, StageSize size, const float* weight, KernelShape kernel,
+                  const float* bias, const int32_t* table, Segments segments, float* out, int threads);
+
+// slabs [count][5]: phase, task, first row, last row + 1, depth. Phases run one after the other, and so do the slabs of one
+// task; tasks of one phase never touch the same rows. So sums are made in one order, whatever the number of threads.
+void conv_input(const float* grad, StageSize size, const float* weight, KernelShape kernel, const int32_t* table,
+                const int64_t* slabs, int64_t slab_count, float* grad_features, float* grad_tree, int threads);
+
+// grad_weight [depths][out][in][taps]. Partial sums over parts that do not depend on the number of threads.
+void conv_weight(const float* features, const float* tree, StageSize size, const float* grad, KernelShape kernel,
+                 const int32_t* table, Segments segments, float* grad_weight, int threads);
+
+void column_sums(const float* values, int64_t rows, int64_t columns, float* out, int threads);
+
+// children [tree_rows][8] of extended indices; ranges [count][2] of tree rows, children before parents.
+void fill_tree(const float* features, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
+               int64_t range_count, float* tree, int threads);
+void fill_tree_back(const float* grad_tree, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
+                    int64_t range_count, float* grad_features, int threads);
+
+// children [nodes][8]: feature rows, `rows` where missing; ranges [count][5]: first row in, first row out, rows copied,
+// first node, nodes.
+struct PoolTable {
+    const int32_t* children;
+    const int64_t* ranges;
+    int64_t range_count;
+    int64_t rows;   // of the finer stage
+    int64_t nodes;  // of all ranges together
+};
+void pool(const float* features, int64_t channels, PoolTable table, float* out, uint8_t* slot, int threads);
+void pool_back(const float* grad, const uint8_t* slot, int64_t channels, PoolTable table, float* grad_features, int threads);
+void upsample(const float* features, int64_t channels, PoolTable table, float* out, int threads);
+void upsample_back(const float* grad, int64_t channels, PoolTable table, float* grad_features, int threads);
+
+}  // namespace aprcnn

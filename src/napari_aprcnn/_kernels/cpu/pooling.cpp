@@ -1,0 +1,170 @@
+// Layers that move features between stages: the tree of means, pooling, upsampling.
+#include <algorithm>
+#include <cstring>
+
+#include "parallel.hpp"
+#include "particles.hpp"
+
+namespace aprcnn {
+
+namespace {
+
+template <class Work>
+void over(int64_t count, int64_t cost, int threads, const Work& work) {
+    const int64_t run = std::max<int64_t>(64, 32768 / std::max<int64_t>(cost, 1));
+    const int64_t tasks = (count + run - 1) / run;
+    parallel_for(tasks, tasks > 4 ? threads : 1, [&](int64_t task, int, const StopFlag&) {
+        work(task * run, std::min(count, (task + 1) * run));
+    });
+}
+
+void copy_rows(const float* from, float* to, int64_t rows, int64_t channels, int threads) {
+    over(rows, channels, threads, [&](int64_t first, int64_t last) {
+        std::memcpy(to + first * channels, from + first * channels, (last - first) * channels * sizeof(float));
+    });
+}
+
+}  // namespace
+
+void fill_tree(const float* features, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
+               int64_t range_count, float* tree, int threads) {
+    std::fill(tree + size.tree_rows * channels, tree + (size.tree_rows + 1) * channels, 0.0f);
+    for (int64_t r = 0; r < range_count; ++r) {
+        const int64_t begin = ranges[2 * r];
+        over(ranges[2 * r + 1] - begin, channels * 8, threads, [&](int64_t first, int64_t last) {
+            for (int64_t t = begin + first; t < begin + last; ++t) {
+                float* to = tree + t * channels;
+                int count = 0;
+                for (int slot = 0; slot < 8; ++slot) {
+                    const int64_t child = children[8 * t + slot];
+                    if (child >= size.rows + size.tree_rows) continue;
+                    const float* from = child < size.rows ? features + child * channels : tree + (child - size.rows) * channels;
+                    if (count++ == 0) {
+                        std::memcpy(to, from, channels * sizeof(float));
+                    } else {
+                        for (int64_t c = 0; c < channels; ++c) to[c] += from[c];
+                    }
+                }
+                const float share = 1.0f / static_cast<float>(count);
+                for (int64_t c = 0; c < channels; ++c) to[c] *= share;
+            }
+        });
+    }
+}
+
+void fill_tree_back(const float* grad_tree, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
+                    int64_t range_count, float* grad_features, int threads) {
+    std::memset(grad_features, 0, size.rows * channels * sizeof(float));
+    // What a node gets from its parent is added to what it got itself: the parents come first.
+    float* sums = new float[(size.tree_rows + 1) * channels];
+    std::memcpy(sums, grad_tree, size.tree_rows * channels * sizeof(float));
+    for (int64_t r = range_count - 1; r >= 0; --r) {
+        const int64_t begin = ranges[2 * r];
+        over(ranges[2 * r + 1] - begin, channels * 8, threads, [&](int64_t first, int64_t last) {
+            for (int64_t t = begin + first; t < begin + last; ++t) {
+                int count = 0;
+                for (int slot = 0; slot < 8; ++slot) count += children[8 * t + slot] < size.rows + size.tree_rows;
+                const float share = 1.0f / static_cast<float>(count);
+                for (int slot = 0; slot < 8; ++slot) {
+                    const int64_t child = children[8 * t + slot];
+                    if (child >= size.rows + size.tree_rows) continue;
+                    const bool feature = child < size.rows;
+                    float* to = feature ? grad_features + child * channels : sums + (child - size.rows) * channels;
+                    const float* from = sums + t * channels;
+                    for (int64_t c = 0; c < channels; ++c) to[c] += from[c] * share;
+                }
+            }
+        });
+    }
+    delete[] sums;
+}
+
+void pool(const float* features, int64_t channels, PoolTable table, float* out, uint8_t* slot, int threads) {
+    for (int64_t r = 0; r < table.range_count; ++r) {
+        const int64_t* range = table.ranges + 5 * r;
+        copy_rows(features + range[0] * channels, out + range[1] * channels, range[2], channels, threads);
+        over(range[4], channels * 8, threads, [&](int64_t first, int64_t last) {
+            for (int64_t j = first; j < last; ++j) {
+                const int32_t* children = table.children + 8 * (range[3] + j);
+                float* to = out + (range[1] + range[2] + j) * channels;
+                uint8_t* best = slot + (range[3] + j) * channels;
+                bool any = false;
+                for (int s = 0; s < 8; ++s) {
+                    if (children[s] >= table.rows) continue;
+                    const float* from = features + children[s] * channels;
+                    if (!any) {
+                        std::memcpy(to, from, channels * sizeof(float));
+                        std::memset(best, s, channels);
+                        any = true;
+                        continue;
+                    }
+                    for (int64_t c = 0; c < channels; ++c) {
+                        const bool larger = from[c] > to[c] || from[c] != from[c];  // a NaN stays
+                        to[c] = larger ? from[c] : to[c];
+                        best[c] = larger ? static_cast<uint8_t>(s) : best[c];
+                    }
+                }
+            }
+        });
+    }
+}
+
+void pool_back(const float* grad, const uint8_t* slot, int64_t channels, PoolTable table, float* grad_features, int threads) {
+    for (int64_t r = 0; r < table.range_count; ++r) {
+        const int64_t* range = table.ranges + 5 * r;
+        copy_rows(grad + range[1] * channels, grad_features + range[0] * channels, range[2], channels, threads);
+        over(range[4], channels * 8, threads, [&](int64_t first, int64_t last) {
+            for (int64_t j = first; j < last; ++j) {
+                const int32_t* children = table.children + 8 * (range[3] + j);
+                const float* from = grad + (range[1] + range[2] + j) * channels;
+                const uint8_t* best = slot + (range[3] + j) * channels;
+                for (int s = 0; s < 8; ++s) {
+                    if (children[s] >= table.rows) continue;
+                    float* to = grad_features + children[s] * channels;
+                    for (int64_t c = 0; c < channels; ++c) to[c] = best[c] == s ? from[c] : 0.0f;
+                }
+            }
+        });
+    }
+}
+
+void upsample(const float* features, int64_t channels, PoolTable table, float* out, int threads) {
+    for (int64_t r = 0; r < table.range_count; ++r) {
+        const int64_t* range = table.ranges + 5 * r;
+        copy_rows(features + range[1] * channels, out + range[0] * channels, range[2], channels, threads);
+        over(range[4], channels * 8, threads, [&](int64_t first, int64_t last) {
+            for (int64_t j = first; j < last; ++j) {
+                const int32_t* children = table.children + 8 * (range[3] + j);
+                const float* from = features + (range[1] + range[2] + j) * channels;
+                for (int s = 0; s < 8; ++s)
+                    if (children[s] < table.rows) std::memcpy(out + children[s] * channels, from, channels * sizeof(float));
+            }
+        });
+    }
+}
+
+void upsample_back(const float* grad, int64_t channels, PoolTable table, float* grad_features, int threads) {
+    for (int64_t r = 0; r < table.range_count; ++r) {
+        const int64_t* range = table.ranges + 5 * r;
+        copy_rows(grad + range[0] * channels, grad_features + range[1] * channels, range[2], channels, threads);
+        over(range[4], channels * 8, threads, [&](int64_t first, int64_t last) {
+            for (int64_t j = first; j < last; ++j) {
+                const int32_t* children = table.children + 8 * (range[3] + j);
+                float* to = grad_features + (range[1] + range[2] + j) * channels;
+                bool any = false;
+                for (int s = 0; s < 8; ++s) {
+                    if (children[s] >= table.rows) continue;
+                    const float* from = grad + children[s] * channels;
+                    if (!any) {
+                        std::memcpy(to, from, channels * sizeof(float));
+                        any = true;
+                        continue;
+                    }
+                    for (int64_t c = 0; c < channels; ++c) to[c] += from[c];
+                }
+            }
+        });
+    }
+}
+
+}  // namespace aprcnn

@@ -1,0 +1,1 @@
+"""The particle tree: conversion, pooling stages, reconstruction, sampling, files."""

@@ -1,0 +1,131 @@
+"""`APRConv`: convolution over particles."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from napari_aprcnn._kernels.particles import fill_tree, gather_conv, restrict_filters
+from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.nn.tensor import ParticleTensor
+
+__all__ = ["APRConv"]
+
+KERNELS = ((1, 1, 1), (1, 3, 3), (3, 3, 3), (5, 5, 5), (1, 5, 5))
+
+
+class APRConv(nn.Module):
+    """Convolution of particles with filters that fit their level (APR-CNN, section 3.2).
+
+    A particle's patch is made of what lies around it on its own level: particles of that level, coarser particles that cover
+    the place, the mean of finer ones; zero outside the image. The finest level uses bank 0, the next bank 1, ...; levels
+    beyond the last bank use that bank, restricted to their spacing. At PRR 1 this is `torch.nn.Conv3d` with
+    ``padding=kernel_size // 2``.
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        Channels.
+    kernel_size
+        1, 3, 5, or (z, y, x): (1, 3, 3) and (1, 5, 5) for slices.
+    filter_banks
+        Number of learned banks (eta in the paper); may exceed the number of levels.
+    bias
+        Whether to add a learned bias.
+    device, dtype
+        Of the parameters.
+
+    Attributes
+    ----------
+    weight : torch.nn.Parameter
+        [filter_banks, out_channels, in_channels, kz, ky, kx].
+    bias : torch.nn.Parameter or None
+        [out_channels].
+
+    Raises
+    ------
+    ConfigError
+        For a kernel size or a number of banks that does not exist.
+
+    Notes
+    -----
+    Initialised as `torch.nn.Conv3d`, every bank for itself: the fan-in counts one kernel.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int, int] = 3,
+        *,
+        filter_banks: int = 1,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        kernel = (kernel_size,) * 3 if isinstance(kernel_size, int) else tuple(kernel_size)
+        if kernel not in KERNELS:
+            raise ConfigError(f"kernel_size: got {kernel_size}, expected one of {KERNELS}, or 1, 3, 5")
+        if filter_banks < 1 or in_channels < 1 or out_channels < 1:
+            raise ConfigError(
+                f"got filter_banks={filter_banks}, in_channels={in_channels}, out_channels={out_channels}, expected 1 or more"
+            )
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size = (kernel[0], kernel[1], kernel[2])
+        self.filter_banks = filter_banks
+        shape = (filter_banks, out_channels, in_channels, *kernel)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias: nn.Parameter | None
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew: uniform within 1 / sqrt(fan-in), as Kaiming's rule with a = sqrt(5) gives."""
+        bound = 1 / math.sqrt(math.prod(self.weight.shape[2:]))
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: ParticleTensor) -> ParticleTensor:
+        """Convolve.
+
+        Parameters
+        ----------
+        x
+            [rows, in_channels].
+
+        Returns
+        -------
+        ParticleTensor
+            [rows, out_channels], of the same stage; in the autocast dtype under `torch.autocast`.
+        """
+        stage, features = x.stage, x.features
+        weight, bias = self.weight, self.bias
+        kind = features.device.type
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+            features, weight = features.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)  # type: ignore[assignment]
+        if self.kernel_size == (1, 1, 1):  # looks at nothing but the row itself
+            tree = features.new_zeros((1, self.in_channels))
+        else:
+            tree = fill_tree(features, stage.children(features.device), stage.node_ranges())
+        kernels = restrict_filters(weight, stage.depths)
+        cells = stage.cells(features.device) if kind == "cuda" else None
+        table = stage.neighbours(self.kernel_size, features.device)
+        out = gather_conv(
+            features, tree, kernels, bias, table, stage.segments(), stage.slabs(self.kernel_size), cells
+        )
+        return x.with_features(out)
+
+    def extra_repr(self) -> str:
+        """Parameters, as torch prints them."""
+        size = self.kernel_size[0] if len(set(self.kernel_size)) == 1 else self.kernel_size
+        bias = "" if self.bias is not None else ", bias=False"
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={size}, filter_banks={self.filter_banks}{bias}"
