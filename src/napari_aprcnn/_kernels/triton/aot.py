@@ -201,7 +201,7 @@ def compile_specimen(specimen: Specimen, target: str) -> Compiled:
     options = dict(specimen.options)
     compiled: Any = triton.compile(source, target=gpu, options=options)
     if gpu.backend == "hip":
-        return _read_amd(specimen, target, compiled.asm["amdgcn"])
+        return _read_amd(specimen, target, compiled.asm["amdgcn"], int(compiled.metadata.shared))
     return _read_nvidia(specimen, target, compiled.asm["cubin"], int(compiled.metadata.shared))
 
 
@@ -240,7 +240,7 @@ def _read_nvidia(specimen: Specimen, target: str, cubin: bytes, shared: int) -> 
     )
 
 
-def _read_amd(specimen: Specimen, target: str, code: str) -> Compiled:
+def _read_amd(specimen: Specimen, target: str, code: str, shared: int) -> Compiled:
     def number(name: str) -> int:
         found = re.search(rf"\.{name}:\s+(\d+)", code)
         return int(found[1]) if found else 0
@@ -250,7 +250,7 @@ def _read_amd(specimen: Specimen, target: str, code: str) -> Compiled:
         target,
         number("vgpr_count"),
         number("vgpr_spill_count") + number("sgpr_spill_count"),
-        number("group_segment_fixed_size"),
+        shared,
         _count(r"\b(v_mfma_\w+)", code),
         _count(r"\b((?:global|buffer)_load_\w+)", code),
     )
