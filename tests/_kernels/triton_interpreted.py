@@ -15,6 +15,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
+from napari_aprcnn._kernels import particle_stages, particles
 from napari_aprcnn._kernels import reference_particles as reference
 from napari_aprcnn._kernels.triton import conv as conv_module
 from napari_aprcnn._kernels.triton import operators as ops
@@ -330,6 +331,33 @@ def test_the_package_s_own_reference_says_the_same() -> None:
         assert torch.equal(got, expected)
     same(ops.restrict_filters(weight[:1], 4), reference.restrict(weight[:1], 4))
     same(ops.restrict_filters_back(weight, 1), reference.restrict_back(weight, 1))
+
+
+def test_registered_operators_run_the_kernels_and_build_tables_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = (3, 3, 3)
+    s, coarse = items(1, kernel), items(2, kernel)
+    x, _, weight, bias, grad = case(s, 4, 4, kernel, torch.float32)
+    slabs = torch.zeros(0, 5, dtype=torch.int64)
+    built = []
+    build = conv_module.conv_tables
+    monkeypatch.setattr(conv_module, "conv_tables", lambda *parts: (built.append(1), build(*parts))[1])
+
+    def layers(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        tree = particles.fill_tree(x, s.children, s.node_ranges)
+        y = particles.gather_conv(x, tree, weight, bias, s.neighbours, s.segments, slabs, s.cells)
+        pooled, _ = particle_stages.pool(y, s.pool_children, s.pool_ranges, coarse.rows)
+        return y + particle_stages.upsample(pooled, s.pool_children, s.pool_ranges, s.rows)
+
+    for _ in range(2):
+        own = [t.clone().requires_grad_() for t in (x, weight, bias)]
+        out = layers(*own)
+        grads = torch.autograd.grad(out, own, grad)
+    assert len(built) == 1
+    wide = [t.double().requires_grad_() for t in (x, weight, bias)]  # the kernels do not take it: plain torch
+    expected = layers(*wide)
+    same(out, expected)
+    for got, right in zip(grads, torch.autograd.grad(expected, wide, grad.double()), strict=True):
+        same(got, right)
 
 
 def test_nothing_in_nothing_out() -> None:
