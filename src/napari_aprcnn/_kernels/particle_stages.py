@@ -10,6 +10,7 @@ from torch import Tensor
 
 from napari_aprcnn._kernels import reference_particles as reference
 from napari_aprcnn._kernels.operators import array, compiled_for, operator, threads, wide
+from napari_aprcnn._kernels.triton.choice import on_gpu
 
 __all__ = ["cell_means", "cell_sums", "pool", "reconstruct", "upsample"]
 
@@ -35,6 +36,10 @@ def pool(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: int) -
     slot
         Which of its eight children each node took, the first where several are equal; uint8 [M, C].
     """
+    kernel = on_gpu("pool", x)
+    if kernel is not None:
+        found: tuple[Tensor, Tensor] = kernel(x, pool_children, pool_ranges, rows_out)
+        return found
     slot = torch.empty((pool_children.shape[0], x.shape[1]), dtype=torch.uint8, device=x.device)
     module = compiled_for(x)
     if module is None:
@@ -53,6 +58,10 @@ def _(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: int) -> t
 
 @operator("pool_back")
 def _pool_back(grad: Tensor, slot: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows: int) -> Tensor:
+    kernel = on_gpu("pool_back", grad)
+    if kernel is not None:
+        found: Tensor = kernel(grad, slot, pool_children, pool_ranges, rows)
+        return found
     module = compiled_for(grad)
     if module is None:
         return reference.pool_back(wide(grad), slot, pool_children, pool_ranges, rows).to(grad.dtype)
@@ -88,6 +97,10 @@ def upsample(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: in
 
     ``pool_children`` and ``pool_ranges`` are the tables of the finer stage, ``rows_out`` its feature rows.
     """
+    kernel = on_gpu("upsample", x)
+    if kernel is not None:
+        found: Tensor = kernel(x, pool_children, pool_ranges, rows_out)
+        return found
     module = compiled_for(x)
     if module is None:
         return reference.upsample(x, pool_children, pool_ranges, rows_out)
@@ -103,6 +116,10 @@ def _(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: int) -> T
 
 @operator("upsample_back")
 def _upsample_back(grad: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows: int) -> Tensor:
+    kernel = on_gpu("upsample_back", grad)
+    if kernel is not None:
+        found: Tensor = kernel(grad, pool_children, pool_ranges, rows)
+        return found
     module = compiled_for(grad)
     if module is None:
         return reference.upsample_back(wide(grad), pool_children, pool_ranges, rows).to(grad.dtype)
@@ -152,6 +169,10 @@ def reconstruct(x: Tensor, cells: Tensor, shape: Sequence[int]) -> Tensor:
     torch.Tensor
         [z, y, x, C].
     """
+    kernel = on_gpu("reconstruct", x)
+    if kernel is not None:
+        found: Tensor = kernel(x, cells, list(shape))
+        return found
     module = None if x.device.type != "cpu" else compiled_for(x.new_empty(0, dtype=torch.float32))
     if module is None:
         return reference.reconstruct(x, cells, list(shape))
@@ -170,6 +191,10 @@ def _(x: Tensor, cells: Tensor, shape: Sequence[int]) -> Tensor:
 @operator("cell_sums")
 def cell_sums(dense: Tensor, cells: Tensor, mean: bool) -> Tensor:
     """Sum, or mean, over the voxels of every cell that lie inside the image; [z, y, x, C] to [R, C]."""
+    kernel = on_gpu("cell_sums", dense)
+    if kernel is not None:
+        found: Tensor = kernel(dense, cells, mean)
+        return found
     module = compiled_for(dense)
     if module is None:
         return reference.cell_sums(wide(dense), cells, mean).to(dense.dtype)

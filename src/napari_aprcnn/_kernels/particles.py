@@ -34,6 +34,7 @@ from torch import Tensor
 
 from napari_aprcnn._kernels import reference_particles as reference
 from napari_aprcnn._kernels.operators import array, compiled_for, operator, threads, wide
+from napari_aprcnn._kernels.triton.choice import on_gpu
 
 __all__ = [
     "column_sums",
@@ -92,6 +93,10 @@ restrict_filters.register_autograd(_restrict_backward, setup_context=_restrict_c
 @operator("fill_tree")
 def fill_tree(x: Tensor, children: Tensor, node_ranges: Tensor) -> Tensor:
     """Value of every tree row: the plain mean over its children; [T + 1, C], the last row zero (outside)."""
+    kernel = on_gpu("fill_tree", x)
+    if kernel is not None:
+        found: Tensor = kernel(x, children, node_ranges)
+        return found
     module = compiled_for(x)
     if module is None:
         return reference.fill_tree(wide(x), children, node_ranges).to(x.dtype)
@@ -107,6 +112,10 @@ def _(x: Tensor, children: Tensor, node_ranges: Tensor) -> Tensor:
 
 @operator("fill_tree_back")
 def _fill_tree_back(grad: Tensor, children: Tensor, node_ranges: Tensor, rows: int) -> Tensor:
+    kernel = on_gpu("fill_tree_back", grad)
+    if kernel is not None:
+        found: Tensor = kernel(grad, children, node_ranges, rows)
+        return found
     module = compiled_for(grad)
     if module is None:
         return reference.fill_tree_back(wide(grad), children, node_ranges, rows).to(grad.dtype)
@@ -166,6 +175,10 @@ def gather_conv(
     torch.Tensor
         [R, out], dtype of ``x``.
     """
+    kernel = on_gpu("gather_conv", x, tree)
+    if kernel is not None:
+        found: Tensor = kernel(x, tree, weight, bias, neighbours, segments)
+        return found
     module = compiled_for(x, tree, weight)
     if module is not None:
         out = x.new_empty((x.shape[0], weight.shape[1]))
@@ -201,6 +214,10 @@ def _conv_input(
     cells: Tensor | None,
     tree_rows: int,
 ) -> tuple[Tensor, Tensor]:
+    kernel = on_gpu("gather_conv_input", grad)
+    if kernel is not None:
+        found: tuple[Tensor, Tensor] = kernel(grad, weight, neighbours, segments, slabs, cells, tree_rows)
+        return found
     module = compiled_for(grad, weight)
     if module is None:
         parts = reference.conv_input(wide(grad), wide(weight), neighbours, segments, tree_rows)
@@ -230,6 +247,10 @@ def _(
 def _conv_weight(
     grad: Tensor, x: Tensor, tree: Tensor, neighbours: Tensor, segments: Tensor, shape: list[int]
 ) -> Tensor:
+    kernel = on_gpu("gather_conv_weight", grad, x, tree)
+    if kernel is not None:
+        found: Tensor = kernel(grad, x, tree, neighbours, segments, shape)
+        return found
     module = compiled_for(grad, x, tree)
     if module is None:
         parts = (wide(grad), wide(x), wide(tree))
@@ -249,6 +270,10 @@ def _(grad: Tensor, x: Tensor, tree: Tensor, neighbours: Tensor, segments: Tenso
 @operator("column_sums")
 def column_sums(values: Tensor) -> Tensor:
     """Sum over the rows of [R, C], in an order that does not depend on the number of threads."""
+    kernel = on_gpu("column_sums", values)
+    if kernel is not None:
+        found: Tensor = kernel(values)
+        return found
     module = compiled_for(values)
     if module is None:
         return reference.column_sums(wide(values)).to(values.dtype)
