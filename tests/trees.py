@@ -11,7 +11,9 @@ from napari_aprcnn.apr.tree import ParticleTree, level_max_of, shape_of
 def near(values: np.ndarray) -> np.ndarray:
     """Largest value of the 26 neighbours and the cell itself."""
     padded = np.pad(values, 1, mode="edge")
-    parts = [padded[tuple(slice(o, o + n) for o, n in zip(at, values.shape, strict=True))] for at in np.ndindex(3, 3, 3)]
+    parts = [
+        padded[tuple(slice(o, o + n) for o, n in zip(at, values.shape, strict=True))] for at in np.ndindex(3, 3, 3)
+    ]
     return np.maximum.reduce(parts)
 
 
@@ -60,4 +62,6 @@ def finest_tree(shape: tuple[int, ...]) -> ParticleTree:
     """Every voxel a particle: PRR 1."""
     full = shape_of(shape)
     level_max = level_max_of(full)
-    return ParticleTree.from_levels(np.full(grid_shape(full, level_max, level_max - 1), level_max, np.uint8), shape=full)
+    return ParticleTree.from_levels(
+        np.full(grid_shape(full, level_max, level_max - 1), level_max, np.uint8), shape=full
+    )

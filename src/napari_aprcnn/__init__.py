@@ -13,23 +13,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_aprcnn.config import SegmentConfig
+    from napari_aprcnn.apr.files import read_apr, write_apr
+    from napari_aprcnn.apr.to_apr import to_apr
+    from napari_aprcnn.apr.tree import ParticleTree
+    from napari_aprcnn.config import ConversionConfig, SegmentConfig
     from napari_aprcnn.evaluate.matching import evaluate
     from napari_aprcnn.models.zoo import list_models, load_model
     from napari_aprcnn.segment.pipeline import segment
     from napari_aprcnn.segment.result import SegmentationResult
 
 __version__ = "0.1.0"
-__all__ = ["SegmentConfig", "SegmentationResult", "__version__", "evaluate", "list_models", "load_model", "segment"]
+__all__ = [
+    "ConversionConfig",
+    "ParticleTree",
+    "SegmentConfig",
+    "SegmentationResult",
+    "__version__",
+    "evaluate",
+    "list_models",
+    "load_model",
+    "read_apr",
+    "segment",
+    "to_apr",
+    "write_apr",
+]
 
 # Loaded at first use: `aprcnn --help` and napari's start must not wait for torch.
 _HOMES = {
+    "ConversionConfig": "napari_aprcnn.config",
+    "ParticleTree": "napari_aprcnn.apr.tree",
     "SegmentConfig": "napari_aprcnn.config",
     "SegmentationResult": "napari_aprcnn.segment.result",
     "evaluate": "napari_aprcnn.evaluate.matching",
     "list_models": "napari_aprcnn.models.zoo",
     "load_model": "napari_aprcnn.models.zoo",
+    "read_apr": "napari_aprcnn.apr.files",
     "segment": "napari_aprcnn.segment.pipeline",
+    "to_apr": "napari_aprcnn.apr.to_apr",
+    "write_apr": "napari_aprcnn.apr.files",
 }
 
 

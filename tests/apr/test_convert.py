@@ -13,8 +13,9 @@ from numpy.testing import assert_array_equal
 from scipy import ndimage, signal
 
 import conversion_tools as tools
+from napari_aprcnn.apr.checks import level_max_of
 from napari_aprcnn.apr.conversion_error import conversion_error
-from napari_aprcnn.apr.convert import as_volume, level_grid, level_max_of, sample_values
+from napari_aprcnn.apr.convert import as_volume, level_grid, sample_values
 from napari_aprcnn.config import ConversionConfig
 from napari_aprcnn.errors import CancelledError, ConfigError, ImageDtypeError, ImageError, ImageValueError
 

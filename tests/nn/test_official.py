@@ -35,7 +35,9 @@ def tree_named(load):
 
 
 def close(got, expected, rtol=1e-4, atol=2e-5):
-    np.testing.assert_allclose(np.asarray(got.detach() if isinstance(got, torch.Tensor) else got), expected, rtol=rtol, atol=atol)
+    np.testing.assert_allclose(
+        np.asarray(got.detach() if isinstance(got, torch.Tensor) else got), expected, rtol=rtol, atol=atol
+    )
 
 
 def rows_of(array):

@@ -65,9 +65,7 @@ def paint_cells(
     return out
 
 
-def average_cells(
-    image: NDArray[Any], cells: NDArray[np.int32], *, threads: int | None = None
-) -> NDArray[np.float64]:
+def average_cells(image: NDArray[Any], cells: NDArray[np.int32], *, threads: int | None = None) -> NDArray[np.float64]:
     """Mean over the voxels of every cell that lie inside the image; float64 [cells]."""
     module = extension()
     if module is not None:

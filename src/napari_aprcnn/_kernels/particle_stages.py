@@ -15,7 +15,7 @@ from napari_aprcnn._kernels.triton.choice import on_gpu
 __all__ = ["cell_means", "cell_sums", "pool", "reconstruct", "upsample"]
 
 
-# --- pooling -------------------------------------------------------------------------------------------------------------
+# --- pooling ------------------------------------------------------------------------------------------------
 @operator("pool")
 def pool(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: int) -> tuple[Tensor, Tensor]:
     """Max pooling to the next stage: coarser particles are copied, the finest level is reduced into its nodes.
@@ -90,7 +90,7 @@ def _pool_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, Non
 pool.register_autograd(_pool_backward, setup_context=_pool_context)
 
 
-# --- upsampling ----------------------------------------------------------------------------------------------------------
+# --- upsampling ---------------------------------------------------------------------------------------------
 @operator("upsample")
 def upsample(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: int) -> Tensor:
     """Back to the finer stage: every cell of its finest level takes its parent's features.
@@ -147,7 +147,7 @@ def _upsample_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None
 upsample.register_autograd(_upsample_backward, setup_context=_upsample_context)
 
 
-# --- voxels --------------------------------------------------------------------------------------------------------------
+# --- voxels -------------------------------------------------------------------------------------------------
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 

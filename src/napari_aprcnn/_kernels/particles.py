@@ -1,12 +1,13 @@
 """Particle convolution as torch operators: compiled on the CPU, Triton on a GPU, plain torch elsewhere.
 
-Every operator is registered as ``torch.ops.napari_aprcnn.<name>`` with a shape function and a gradient that is an operator
-again. They compute in float32 on the CPU where the extension is there; other dtypes, other devices and installations
-without a compiler run `napari_aprcnn._kernels.reference_particles`. float16 and bfloat16 features are summed in float32.
+Every operator is registered as ``torch.ops.napari_aprcnn.<name>`` with a shape function and a gradient that is an
+operator again. They compute in float32 on the CPU where the extension is there; other dtypes, other devices and
+installations without a compiler run `napari_aprcnn._kernels.reference_particles`. float16 and bfloat16 features are
+summed in float32.
 
 Rows and tables (Jonsson et al., APR-CNN; docs/particles.md)
-    A stage has R feature rows and T tree rows (interior nodes below the stage). An *extended index* e means feature row e
-    for e < R, tree row e - R for e < R + T, and outside the image for e = R + T.
+    A stage has R feature rows and T tree rows (interior nodes below the stage). An *extended index* e means feature row
+    e for e < R, tree row e - R for e < R + T, and outside the image for e = R + T.
 
 neighbours : int32 [R, taps]
     Extended index of every tap, z outermost.
@@ -43,7 +44,8 @@ __all__ = [
     "restrict_filters",
 ]
 
-# --- filters -------------------------------------------------------------------------------------------------------------
+
+# --- filters ------------------------------------------------------------------------------------------------
 @operator("restrict_filters")
 def restrict_filters(weight: Tensor, depths: int) -> Tensor:
     """Kernel of every depth: bank D as it is, beyond the last bank that bank restricted (paper, section 3.2).
@@ -89,7 +91,7 @@ def _restrict_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
 restrict_filters.register_autograd(_restrict_backward, setup_context=_restrict_context)
 
 
-# --- tree of means -------------------------------------------------------------------------------------------------------
+# --- tree of means ------------------------------------------------------------------------------------------
 @operator("fill_tree")
 def fill_tree(x: Tensor, children: Tensor, node_ranges: Tensor) -> Tensor:
     """Value of every tree row: the plain mean over its children; [T + 1, C], the last row zero (outside)."""
@@ -143,7 +145,7 @@ def _fill_tree_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
 fill_tree.register_autograd(_fill_tree_backward, setup_context=_fill_tree_context)
 
 
-# --- convolution ---------------------------------------------------------------------------------------------------------
+# --- convolution --------------------------------------------------------------------------------------------
 @operator("gather_conv")
 def gather_conv(
     x: Tensor,
@@ -256,9 +258,7 @@ def _conv_weight(
         parts = (wide(grad), wide(x), wide(tree))
         return reference.conv_weight(*parts, neighbours, segments, shape).to(grad.dtype)
     out = grad.new_empty(shape)
-    module.conv_weight(
-        array(x), array(tree), array(grad), array(neighbours), array(segments), out.numpy(), threads()
-    )
+    module.conv_weight(array(x), array(tree), array(grad), array(neighbours), array(segments), out.numpy(), threads())
     return out
 
 
@@ -299,7 +299,7 @@ column_sums.register_autograd(_column_sums_backward, setup_context=_column_sums_
 
 
 def _conv_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, tree, weight, bias, neighbours, segments, slabs, cells = inputs
+    x, tree, weight, _, neighbours, segments, slabs, cells = inputs
     # Kept only where a gradient needs them.
     wants = ctx.needs_input_grad
     kept_x = (x, tree) if wants[2] else (None, None)

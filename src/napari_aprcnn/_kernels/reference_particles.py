@@ -34,16 +34,18 @@ _ROWS_AT_ONCE = 16384  # bounds what a gather needs: 27 taps of 16 channels in f
 def restriction(size: int, steps: int, like: Tensor) -> Tensor:
     """Matrix [size, size] that restricts a kernel along one axis by ``steps`` levels.
 
-    ``w'[o] = sum_i w[i] max(0, 1 - |(i - h) / 2^steps - (o - h)|)`` with h = size // 2: the kernel is sampled by hats of
-    the coarser grid, so its sum is kept.
+    ``w'[o] = sum_i w[i] max(0, 1 - |(i - h) / 2^steps - (o - h)|)`` with h = size // 2: the kernel is sampled by hats
+    of the coarser grid, so its sum is kept.
     """
     at = torch.arange(size, device=like.device, dtype=torch.float64) - size // 2
     hats = 1 - (at[None, :] / 2**steps - at[:, None]).abs()
-    return hats.clamp_min(0).to(like.dtype)
+    result: Tensor = hats.clamp_min(0).to(like.dtype)
+    return result
 
 
 def _separable(weight: Tensor, matrices: list[Tensor]) -> Tensor:
-    return torch.einsum("zi,yj,xk,ocijk->oczyx", *matrices, weight)
+    result: Tensor = torch.einsum("zi,yj,xk,ocijk->oczyx", *matrices, weight)
+    return result
 
 
 def restrict(weight: Tensor, depths: int) -> Tensor:
@@ -97,9 +99,7 @@ def _parts(segments: Tensor) -> Iterator[tuple[int, int, int]]:
             yield row, min(last, row + _ROWS_AT_ONCE), depth
 
 
-def conv(
-    x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, segments: Tensor
-) -> Tensor:
+def conv(x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, segments: Tensor) -> Tensor:
     """Cross-correlation over the table."""
     every = torch.cat([x, tree])
     out = x.new_zeros((x.shape[0], weight.shape[1]))
@@ -124,9 +124,7 @@ def conv_input(
     return every[:rows].clone(), every[rows:].clone()
 
 
-def conv_weight(
-    grad: Tensor, x: Tensor, tree: Tensor, neighbours: Tensor, segments: Tensor, like: list[int]
-) -> Tensor:
+def conv_weight(grad: Tensor, x: Tensor, tree: Tensor, neighbours: Tensor, segments: Tensor, like: list[int]) -> Tensor:
     """Gradient of the kernels, of shape ``like`` [depths, out, in, kz, ky, kx]."""
     every = torch.cat([x, tree])
     out = grad.new_zeros(like).flatten(3)
@@ -192,7 +190,7 @@ def upsample_back(grad: Tensor, children: Tensor, ranges: Tensor, rows: int) -> 
 def _owners(cells: Tensor, shape: list[int]) -> Tensor:
     """Row that covers each voxel; int64 [voxels]."""
     owners = torch.empty(shape, dtype=torch.long, device=cells.device)
-    for shift in cells[:, 3].unique().tolist():
+    for shift in sorted(set(cells[:, 3].tolist())):
         rows = (cells[:, 3] == shift).nonzero()[:, 0]
         at = cells[rows, :3].long() << shift
         size = 1 << shift

@@ -41,7 +41,8 @@ def block_max(values: Levels) -> Levels:
     """Maximum of blocks of 2x2x2; blocks at an odd end are smaller."""
     padded = np.pad(values, [(0, n % 2) for n in values.shape], mode="edge")
     z, y, x = (n // 2 for n in padded.shape)
-    return padded.reshape(z, 2, y, 2, x, 2).max(axis=(1, 3, 5))
+    largest: Levels = padded.reshape(z, 2, y, 2, x, 2).max(axis=(1, 3, 5))
+    return largest
 
 
 def pyramid(levels: Levels, level_max: int) -> dict[int, Levels]:
@@ -52,7 +53,9 @@ def pyramid(levels: Levels, level_max: int) -> dict[int, Levels]:
     return grids
 
 
-def _mask(grids: dict[int, Levels], shape: tuple[int, ...], level_max: int, level: int, *, nodes: bool) -> NDArray[np.bool_]:
+def _mask(
+    grids: dict[int, Levels], shape: tuple[int, ...], level_max: int, level: int, *, nodes: bool
+) -> NDArray[np.bool_]:
     if level == level_max:
         fine: NDArray[np.bool_] = grids[level - 1] == level_max
         for axis in range(3):
@@ -144,7 +147,12 @@ class _Grids:
     """Dense index grids of the levels of one stage: where a cell of a level is found among the extended rows."""
 
     def __init__(
-        self, shape: tuple[int, ...], level_max: int, trees: tuple[Rows, Rows], finest: int, places: tuple[int, int, int]
+        self,
+        shape: tuple[int, ...],
+        level_max: int,
+        trees: tuple[Rows, Rows],
+        finest: int,
+        places: tuple[int, int, int],
     ) -> None:
         self.shape, self.level_max, self.finest = shape, level_max, finest
         self.particles, self.nodes = trees

@@ -15,18 +15,19 @@ from napari_aprcnn._kernels import conversion as kernels
 from napari_aprcnn._kernels import values
 from napari_aprcnn._kernels.dispatch import Stopped
 from napari_aprcnn._kernels.flows import poll_of
+from napari_aprcnn.apr.checks import level_max_of
 from napari_aprcnn.config import ConversionConfig
-from napari_aprcnn.errors import CancelledError, ImageDtypeError, ImageError, ImageValueError
+from napari_aprcnn.errors import CancelledError, ImageDtypeError, ImageError, ImageValueError, ParticleTreeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     Poll = Callable[[float], bool]
     Floats = NDArray[np.float32]
 
-__all__ = ["LevelGrid", "as_volume", "level_grid", "level_max_of", "sample_values"]
+__all__ = ["LevelGrid", "as_volume", "level_grid", "record_of", "recorded_grid", "sample_values"]
 
 # Half-widths of the two windows of the local scale on the 2x2x2 grid, and what makes the scale of a blurred edge its
 # height, for a point spread function of 1, 2, ... 6 voxels and 1, 2 or 3 axes (LibAPR's constants).
@@ -96,9 +97,40 @@ class LevelGrid:
         return total + int(finest)
 
 
-def level_max_of(shape: tuple[int, ...]) -> int:
-    """Level of single voxels: max(1, ceil(log2(longest edge)))."""
-    return max(1, (max(shape) - 1).bit_length())
+def record_of(grid: LevelGrid) -> dict[str, Any]:
+    """What a tree remembers of its conversion: parameters, and the thresholds that were used."""
+    return {
+        **grid.config.model_dump(mode="json"),
+        "converter": "own",
+        "intensity_threshold_used": grid.intensity_threshold,
+        "sigma_threshold_used": grid.sigma_threshold,
+        "gradient_threshold_used": grid.gradient_threshold,
+        "noise_sd": grid.noise_sd,
+    }
+
+
+def recorded_grid(shape: tuple[int, int, int], levels: NDArray[np.uint8], record: Mapping[str, Any]) -> LevelGrid:
+    """Level grid of a tree that remembers its conversion.
+
+    Raises
+    ------
+    ParticleTreeError
+        If it does not.
+    """
+    if record.get("converter") != "own":
+        raise ParticleTreeError(
+            "got a tree whose conversion is not known, expected one made by to_apr (converter 'own')"
+        )
+    return LevelGrid(
+        shape=shape,
+        level_max=level_max_of(shape),
+        levels=levels,
+        config=ConversionConfig(**{name: record[name] for name in ConversionConfig.model_fields}),
+        intensity_threshold=record["intensity_threshold_used"],
+        sigma_threshold=record["sigma_threshold_used"],
+        gradient_threshold=record["gradient_threshold_used"],
+        noise_sd=record["noise_sd"],
+    )
 
 
 def as_volume(image: NDArray[Any]) -> NDArray[Any]:

@@ -17,7 +17,7 @@ def _upsample(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np
         before = values.take(np.maximum(np.arange(n) - 1, 0), axis)
         after = values.take(np.minimum(np.arange(n) + 1, n - 1), axis)
         pair = np.stack([0.25 * before + 0.75 * values, 0.75 * values + 0.25 * after], axis=axis + 1)
-        merged = values.shape[:axis] + (2 * n,) + values.shape[axis + 1 :]
+        merged = (*values.shape[:axis], 2 * n, *values.shape[axis + 1 :])
         values = pair.reshape(merged).take(np.arange(shape[axis]), axis)
     return values.astype(np.float32, copy=False)
 
@@ -25,8 +25,9 @@ def _upsample(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np
 def interpolate(tree: Any, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Image whose coarse parts are interpolated linearly.
 
-    From the coarsest level to the finest, every level's grid gets its particles' values where it has particles, the mean of
-    what lies below where it has interior nodes, and the grid above, interpolated, elsewhere.
+    From the coarsest level to the finest, every level's grid gets its particles' values where it has particles, the
+    mean
+    of what lies below where it has interior nodes, and the grid above, interpolated, elsewhere.
 
     Parameters
     ----------

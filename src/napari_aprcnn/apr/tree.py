@@ -8,6 +8,7 @@ side, cut off at the border of the image. Cells that touch, also over a corner, 
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -17,37 +18,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_aprcnn._kernels.grids import average_cells, paint_cells
-from napari_aprcnn._kernels.trees import Rows, TreeTables, build_tree, find_jump, grid_shape, paint_levels
+from napari_aprcnn._kernels.trees import Rows, TreeTables, build_tree, grid_shape, paint_levels
+from napari_aprcnn.apr.checks import check_levels, checked_rows, level_max_of, shape_of
+from napari_aprcnn.apr.conversion_error import ErrorReport, conversion_error
+from napari_aprcnn.apr.convert import recorded_grid
 from napari_aprcnn.apr.smooth import interpolate
 from napari_aprcnn.errors import ImageError, ParticleTreeError
 
 __all__ = ["ParticleTree", "level_max_of", "shape_of"]
 
 Shape = tuple[int, int, int]
-_MOST_CELLS_A_SIDE = 65536  # positions along x are uint16
-
-
-def level_max_of(shape: Shape) -> int:
-    """Level of single voxels: ``max(1, ceil(log2(longest edge)))``."""
-    return max(1, math.ceil(math.log2(max(shape))))
-
-
-def shape_of(shape: tuple[int, ...]) -> Shape:
-    """Check a shape and give it as z, y, x; 2D is one slice.
-
-    Raises
-    ------
-    ImageError
-        For other than 2 or 3 axes, an empty axis, or one longer than 65,536 voxels.
-    """
-    if len(shape) not in {2, 3}:
-        raise ImageError(f"got an image of {len(shape)} axes, expected 2 (y, x) or 3 (z, y, x); choose one channel and time")
-    if min(shape) < 1:
-        raise ImageError(f"got an image of shape {tuple(shape)}, expected no empty axis")
-    if max(shape) > _MOST_CELLS_A_SIDE:
-        raise ImageError(f"got a side of {max(shape)} voxels, expected at most {_MOST_CELLS_A_SIDE}; cut the image into blocks")
-    full = (1,) * (3 - len(shape)) + tuple(int(n) for n in shape)
-    return full[0], full[1], full[2]
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -59,7 +39,8 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 class ParticleTree:
     """Particles that tile an image, with or without an intensity each. Immutable.
 
-    Made by `napari_aprcnn.to_apr` from an image, by `from_levels` from a grid of levels, by `from_rows` from stored rows,
+    Made by `napari_aprcnn.to_apr` from an image, by `from_levels` from a grid of levels, by `from_rows` from stored
+    rows,
     or by `napari_aprcnn.apr.files.read_apr` from a file.
 
     Attributes
@@ -124,9 +105,11 @@ class ParticleTree:
             )
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a ParticleTree is immutable; cannot set {name!r} (with_intensities gives a changed copy)")
+        raise AttributeError(
+            f"a ParticleTree is immutable; cannot set {name!r} (with_intensities gives a changed copy)"
+        )
 
-    # --- made from -----------------------------------------------------------------------------------------------------
+    # --- made from ------------------------------------------------------------------------------------------
     @classmethod
     def from_levels(
         cls,
@@ -167,8 +150,8 @@ class ParticleTree:
         grid = given.reshape((1,) * (3 - given.ndim) + given.shape) if given.ndim < 3 else given
         if not np.issubdtype(grid.dtype, np.integer) or grid.min() < 1 or grid.max() > level_max:
             raise ParticleTreeError(
-                f"got levels of dtype {grid.dtype} from {grid.min()} to {grid.max()}, expected integers 1 to {level_max} "
-                f"for an image of shape {full}"
+                f"got levels of dtype {grid.dtype} from {grid.min()} to {grid.max()}, expected integers 1 to "
+                f"{level_max} for an image of shape {full}"
             )
         if grid.shape == full and full != half:
             cells = grid[::2, ::2, ::2]
@@ -181,25 +164,8 @@ class ParticleTree:
         grid = np.ascontiguousarray(grid, np.uint8)
         particles, nodes = build_tree(grid, full, level_max, threads=threads)
         if check:
-            cls._check_levels(full, level_max, particles, grid, threads)
+            check_levels(full, level_max, particles, grid, threads)
         return cls(full, particles, nodes, intensities=intensities, conversion=conversion)
-
-    @staticmethod
-    def _check_levels(shape: Shape, level_max: int, particles: Rows, grid: NDArray[np.uint8], threads: int | None) -> None:
-        painted, bad = paint_levels(shape, level_max, particles)
-        if bad or not np.array_equal(painted, grid):
-            wrong = int((painted != grid).sum())
-            raise ParticleTreeError(
-                f"got levels that do not tile the image: {max(bad, wrong)} of {grid.size} cells of 2x2x2 voxels are covered "
-                "by no particle or by several; a particle of level l fills an aligned cube of 2^(level_max - l) voxels"
-            )
-        jump = find_jump(grid, shape, level_max, threads=threads)
-        if jump is not None:
-            level, *at = jump
-            raise ParticleTreeError(
-                f"got a cell of level {level} at {tuple(at)} that touches one more than one level coarser; neighbours may "
-                "differ by one level at most"
-            )
 
     @classmethod
     def from_rows(
@@ -231,34 +197,14 @@ class ParticleTree:
             If the rows do not fit the shape, do not tile the image, are out of order, or jump by more than one level.
         """
         full = shape_of(tuple(shape))
-        level_max = level_max_of(full)
-        level_rows = np.zeros(level_max + 2, np.int64)
-        for level in range(level_max + 1):
-            dims = grid_shape(full, level_max, level)
-            level_rows[level + 1] = level_rows[level] + dims[0] * dims[1]
-        ends, at = np.asarray(offsets), np.asarray(x)
-        if ends.shape != (level_rows[-1] + 1,):
-            raise ParticleTreeError(f"got {ends.size} row offsets, expected {level_rows[-1] + 1} for shape {full}")
-        ends = np.ascontiguousarray(ends, np.int64)
-        if ends[0] != 0 or ends[-1] != at.size or at.ndim != 1 or (np.diff(ends) < 0).any():
-            raise ParticleTreeError(
-                f"got row offsets that run from {ends[0]} to {ends[-1]} for {at.size} particles, expected 0 to the number of "
-                "particles, never falling"
-            )
-        if at.size == 0 or at.min() < 0 or at.max() >= max(full[2], 1):
-            raise ParticleTreeError(f"got {at.size} particles with positions outside the rows of shape {full}")
-        rows = Rows(level_rows, ends, np.ascontiguousarray(at, np.uint16))
-        levels, bad = paint_levels(full, level_max, rows)
-        if bad:
-            raise ParticleTreeError(f"got particles that do not tile the image: {bad} cells of {levels.size} are not covered once")
-        tree = cls.from_levels(
-            levels, shape=full, intensities=intensities, conversion=conversion, threads=threads
-        )
-        if not all(np.array_equal(a, b) for a, b in zip(tree.particles, rows, strict=True)):
+        rows, levels = checked_rows(full, level_max_of(full), x, offsets)
+        tree = cls.from_levels(levels, shape=full, intensities=intensities, conversion=conversion, threads=threads)
+        made = tree.particles
+        if not (np.array_equal(made.x, rows.x) and np.array_equal(made.offsets, rows.offsets)):
             raise ParticleTreeError("got particles out of order; expected level, then z, y, x, all ascending")
         return tree
 
-    # --- what it is ----------------------------------------------------------------------------------------------------
+    # --- what it is -----------------------------------------------------------------------------------------
     def __len__(self) -> int:
         return len(self.particles.x)
 
@@ -280,8 +226,8 @@ class ParticleTree:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        parts = [*self.particles, *self.nodes] + ([] if self.intensities is None else [self.intensities])
-        return sum(part.nbytes for part in parts)
+        rows = sum(r.level_rows.nbytes + r.offsets.nbytes + r.x.nbytes for r in (self.particles, self.nodes))
+        return rows + (0 if self.intensities is None else self.intensities.nbytes)
 
     def grid_shape(self, level: int) -> Shape:
         """Cells along z, y, x at a level."""
@@ -326,7 +272,7 @@ class ParticleTree:
         size = (1 << cells[:, 3:4]).astype(np.float64)
         return cells[:, :3] * size + (size - 1) / 2
 
-    # --- values --------------------------------------------------------------------------------------------------------
+    # --- values ---------------------------------------------------------------------------------------------
     def with_intensities(self, values: NDArray[Any] | None) -> Self:
         """Give a tree of the same particles with other values; the arrays are shared."""
         return type(self)(self.shape, self.particles, self.nodes, intensities=values, conversion=self.conversion)
@@ -334,9 +280,13 @@ class ParticleTree:
     def _values(self, values: ArrayLike | None) -> NDArray[Any]:
         found = self.intensities if values is None else np.asarray(values)
         if found is None:
-            raise ParticleTreeError("got a tree without intensities, expected values; give them, or make it with to_apr")
+            raise ParticleTreeError(
+                "got a tree without intensities, expected values; give them, or make it with to_apr"
+            )
         if found.shape != (len(self),):
-            raise ParticleTreeError(f"got values of shape {found.shape}, expected one for each of {len(self)} particles")
+            raise ParticleTreeError(
+                f"got values of shape {found.shape}, expected one for each of {len(self)} particles"
+            )
         return found
 
     def reconstruct(
@@ -397,11 +347,48 @@ class ParticleTree:
             every[count + first : count + last] = every[own].sum(1) / (own < count + self.node_count).sum(1)
         return every[count:-1]
 
+    def half_levels(self) -> NDArray[np.uint8]:
+        """Level of the particle that covers each cell of 2x2x2 voxels; uint8, half of ``shape``, rounded up."""
+        return paint_levels(self.shape, self.level_max, self.particles)[0]
+
     def level_image(self) -> NDArray[np.uint8]:
         """Level of the particle that covers each voxel; uint8 ``shape``."""
         return paint_cells(self.levels, self.cells(), self.shape)
 
-    # --- out and in ----------------------------------------------------------------------------------------------------
+    # --- how good it is ----------------------------------------------------------------------------------------------
+    def remember(self, image: NDArray[Any]) -> None:
+        """Let `error` find the image that the tree was made from, for as long as someone else keeps it."""
+        object.__setattr__(self, "_source", weakref.ref(image))
+
+    def error(self, image: ArrayLike | None = None, *, threads: int | None = None) -> ErrorReport:
+        """Measure the deviation from the smoothed and from the original image: maximum and quantiles.
+
+        Parameters
+        ----------
+        image
+            The image that the tree was made from; may be left out while that array is still alive.
+        threads
+            Number of threads; by default all cores.
+
+        Returns
+        -------
+        ErrorReport
+            ``bound``: against the smoothed image, as a share of what is tolerated; ``grey`` and ``scale``: against the
+            original, in grey values and in local intensity scales.
+
+        Raises
+        ------
+        ParticleTreeError
+            If the tree was not made by `to_apr`, or its image is gone and none was given.
+        ImageError
+            If the image has another shape.
+        """
+        source = getattr(self, "_source", lambda: None)() if image is None else np.asanyarray(image)
+        if source is None:
+            raise ParticleTreeError("the image that the tree was made from is gone; give it: tree.error(image)")
+        return conversion_error(source, recorded_grid(self.shape, self.half_levels(), self.conversion), threads=threads)
+
+    # --- out and in -----------------------------------------------------------------------------------------
     def to_numpy(self) -> dict[str, NDArray[Any]]:
         """Arrays that `from_numpy` makes the same tree of: shape, x, offsets, and intensities where there are any."""
         out = {"shape": np.array(self.shape), "x": self.particles.x, "offsets": self.particles.offsets}
@@ -423,12 +410,12 @@ class ParticleTree:
             return NotImplemented
         if self.shape != other.shape or not np.array_equal(self.particles.offsets, other.particles.offsets):
             return False
-        if (self.intensities is None) != (other.intensities is None):
+        if not np.array_equal(self.particles.x, other.particles.x):
             return False
-        same = self.intensities is None or (
-            self.intensities.dtype == other.intensities.dtype and np.array_equal(self.intensities, other.intensities)
-        )
-        return same and np.array_equal(self.particles.x, other.particles.x)
+        mine, theirs = self.intensities, other.intensities
+        if mine is None or theirs is None:
+            return mine is theirs
+        return mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
 
     __hash__ = None  # type: ignore[assignment]
 

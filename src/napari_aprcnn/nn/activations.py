@@ -30,12 +30,14 @@ class Features(nn.Module):
 
 
 def _as_particle_layer(module: type[nn.Module]) -> type[Features]:
-    def __init__(self: Features, *args: Any, **kwargs: Any) -> None:
-        Features.__init__(self, module(*args, **kwargs))
+    class Layer(Features):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(module(*args, **kwargs))
 
     name = module.__name__
-    doc = f"`torch.nn.{name}` on particles; the same parameters."
-    return type(name, (Features,), {"__init__": __init__, "__doc__": doc, "__module__": __name__})
+    Layer.__name__ = Layer.__qualname__ = name
+    Layer.__doc__ = f"`torch.nn.{name}` on particles; the same parameters."
+    return Layer
 
 
 ReLU = _as_particle_layer(nn.ReLU)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from napari_aprcnn._kernels.particles import fill_tree, gather_conv, restrict_filters
 from napari_aprcnn.errors import ConfigError
@@ -19,9 +19,9 @@ KERNELS = ((1, 1, 1), (1, 3, 3), (3, 3, 3), (5, 5, 5), (1, 5, 5))
 class APRConv(nn.Module):
     """Convolution of particles with filters that fit their level (APR-CNN, section 3.2).
 
-    A particle's patch is made of what lies around it on its own level: particles of that level, coarser particles that cover
-    the place, the mean of finer ones; zero outside the image. The finest level uses bank 0, the next bank 1, ...; levels
-    beyond the last bank use that bank, restricted to their spacing. At PRR 1 this is `torch.nn.Conv3d` with
+    A particle's patch is made of what lies around it on its own level: particles of that level, coarser particles that
+    cover the place, the mean of finer ones; zero outside the image. The finest level uses bank 0, the next bank 1, ...;
+    levels beyond the last bank use that bank, restricted to their spacing. At PRR 1 this is `torch.nn.Conv3d` with
     ``padding=kernel_size // 2``.
 
     Parameters
@@ -71,7 +71,8 @@ class APRConv(nn.Module):
             raise ConfigError(f"kernel_size: got {kernel_size}, expected one of {KERNELS}, or 1, 3, 5")
         if filter_banks < 1 or in_channels < 1 or out_channels < 1:
             raise ConfigError(
-                f"got filter_banks={filter_banks}, in_channels={in_channels}, out_channels={out_channels}, expected 1 or more"
+                f"got filter_banks={filter_banks}, in_channels={in_channels}, out_channels={out_channels}, "
+                "expected 1 or more of each"
             )
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = (kernel[0], kernel[1], kernel[2])
@@ -106,12 +107,13 @@ class APRConv(nn.Module):
             [rows, out_channels], of the same stage; in the autocast dtype under `torch.autocast`.
         """
         stage, features = x.stage, x.features
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
         kind = features.device.type
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
             features, weight = features.to(dtype), weight.to(dtype)
-            bias = None if bias is None else bias.to(dtype)  # type: ignore[assignment]
+            bias = None if bias is None else bias.to(dtype)
         if self.kernel_size == (1, 1, 1):  # looks at nothing but the row itself
             tree = features.new_zeros((1, self.in_channels))
         else:
@@ -119,9 +121,7 @@ class APRConv(nn.Module):
         kernels = restrict_filters(weight, stage.depths)
         cells = stage.cells(features.device) if kind == "cuda" else None
         table = stage.neighbours(self.kernel_size, features.device)
-        out = gather_conv(
-            features, tree, kernels, bias, table, stage.segments(), stage.slabs(self.kernel_size), cells
-        )
+        out = gather_conv(features, tree, kernels, bias, table, stage.segments(), stage.slabs(self.kernel_size), cells)
         return x.with_features(out)
 
     def extra_repr(self) -> str:

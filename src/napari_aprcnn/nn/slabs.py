@@ -1,8 +1,8 @@
 """Slabs: rows whose gradients can be added to their neighbours in parallel, in an order that never changes.
 
-The gradient of a convolution's input is added from every row to the rows around it. Two slabs of rows that are far enough
-apart never touch the same row; so the even slabs of a level run together, then the odd ones. The cut depends on the tree
-alone, and with it the order of every sum.
+The gradient of a convolution's input is added from every row to the rows around it. Two slabs of rows that are far
+enough apart never touch the same row; so the even slabs of a level run together, then the odd ones. The cut depends on
+the tree alone, and with it the order of every sum.
 """
 
 from __future__ import annotations

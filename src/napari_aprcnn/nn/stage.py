@@ -78,9 +78,10 @@ class Forest:
 class Stage:
     """One pooling stage of a batch: what rows a feature tensor has, and the tables that layers need.
 
-    Made by `Forest.stage`. After ``depth`` poolings the finest level of a tree is ``level_max - depth``; its feature rows are
-    the particles up to that level and, after the first pooling, the interior nodes of that level. Tables are described in
-    `napari_aprcnn._kernels.particles`.
+    Made by `Forest.stage`. After ``depth`` poolings the finest level of a tree is ``level_max - depth``; its feature
+    rows
+    are the particles up to that level and, after the first pooling, the interior nodes of that level. Tables are
+    described in `napari_aprcnn._kernels.particles`.
 
     Attributes
     ----------
@@ -102,14 +103,17 @@ class Stage:
         self._node_features = [_node_range(tree, finest) if depth else (0, 0) for tree, finest in pairs]
         self.item_rows = [p + b - a for p, (a, b) in zip(self.particle_rows, self._node_features, strict=True)]
         self.item_tree_rows = [
-            nodes[0] if depth else tree.node_count for tree, nodes in zip(forest.trees, self._node_features, strict=True)
+            nodes[0] if depth else tree.node_count
+            for tree, nodes in zip(forest.trees, self._node_features, strict=True)
         ]
         self.rows, self.tree_rows = sum(self.item_rows), sum(self.item_tree_rows)
         if self.rows + self.tree_rows > _MOST_ROWS:
-            raise StageError(f"got a batch of {self.rows} rows, expected at most {_MOST_ROWS}; use fewer or smaller images")
+            raise StageError(
+                f"got a batch of {self.rows} rows, expected at most {_MOST_ROWS}; use fewer or smaller images"
+            )
         self._tables: dict[tuple[object, ...], Tensor] = {}
 
-    # --- layout --------------------------------------------------------------------------------------------------------
+    # --- layout ---------------------------------------------------------------------------------------------
     @cached_property
     def starts(self) -> list[int]:
         """First feature row of every tree, and one more."""
@@ -135,7 +139,7 @@ class Stage:
 
         return self._table("items", build, device)
 
-    # --- tables --------------------------------------------------------------------------------------------------------
+    # --- tables ---------------------------------------------------------------------------------------------
     def _table(self, name: object, build: Callable[[], Tensor], device: torch.device | None = None) -> Tensor:
         where = torch.device("cpu") if device is None else device
         found = self._tables.get((name, where))

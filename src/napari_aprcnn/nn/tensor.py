@@ -71,14 +71,16 @@ class ParticleTensor:
         if values is None:
             missing = [i for i, tree in enumerate(forest.trees) if tree.intensities is None]
             if missing:
-                raise StageError(f"got trees {missing} without intensities, expected values; give them, or convert an image")
+                raise StageError(
+                    f"got trees {missing} without intensities, expected values; give them, or convert an image"
+                )
             # uint16 is no torch dtype that converts everywhere.
             values = [torch.from_numpy(np.asarray(tree.intensities, np.float32)) for tree in forest.trees]
         parts = [values] if isinstance(values, Tensor) else list(values)
         columns = [part if part.ndim == 2 else part[:, None] for part in parts]
         return cls(torch.cat(columns).to(device=device, dtype=dtype), forest.stage(0))
 
-    # --- what it is ----------------------------------------------------------------------------------------------------
+    # --- what it is -----------------------------------------------------------------------------------------
     @property
     def channels(self) -> int:
         """Number of channels."""
@@ -104,7 +106,7 @@ class ParticleTensor:
         starts = self.stage.starts
         return self.features[starts[index] : starts[index + 1]]
 
-    # --- changed copies ------------------------------------------------------------------------------------------------
+    # --- changed copies -------------------------------------------------------------------------------------
     def with_features(self, features: Tensor) -> Self:
         """Give the same stage other features."""
         return type(self)(features, self.stage)

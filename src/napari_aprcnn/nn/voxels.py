@@ -27,8 +27,8 @@ def dense_items(x: ParticleTensor) -> list[Tensor]:
 class Reconstruct(nn.Module):
     """Piecewise constant image on the grid of the stage: shape ceil(image / 2^depth) (APR-CNN, hybrid networks).
 
-    ``forward`` gives [batch, channels, z, y, x] in channels-last memory, ready for pixel layers; trees of different shape
-    do not fit one tensor and raise `StageError` (`napari_aprcnn.nn.voxels.dense_items` gives a list).
+    ``forward`` gives [batch, channels, z, y, x] in channels-last memory, ready for pixel layers; trees of different
+    shape do not fit one tensor and raise `StageError` (`napari_aprcnn.nn.voxels.dense_items` gives a list).
     """
 
     def forward(self, x: ParticleTensor) -> Tensor:
@@ -36,7 +36,9 @@ class Reconstruct(nn.Module):
         parts = dense_items(x)
         shapes = {part.shape for part in parts}
         if len(shapes) > 1:
-            raise StageError(f"got trees of shapes {sorted(tuple(s[2:]) for s in shapes)}, expected one shape for one tensor")
+            raise StageError(
+                f"got trees of shapes {sorted(tuple(s[2:]) for s in shapes)}, expected one shape for one tensor"
+            )
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -60,11 +62,15 @@ class Sample(nn.Module):
         """
         starts, cells = stage.starts, stage.cells(dense.device)
         if dense.ndim != 5 or dense.shape[0] != len(stage.forest):
-            raise StageError(f"got an image of shape {tuple(dense.shape)}, expected [{len(stage.forest)}, channels, z, y, x]")
+            raise StageError(
+                f"got an image of shape {tuple(dense.shape)}, expected [{len(stage.forest)}, channels, z, y, x]"
+            )
         parts = []
         for item in range(len(stage.forest)):
             if tuple(dense.shape[2:]) != stage.grid_shape(item):
-                raise StageError(f"got a grid of {tuple(dense.shape[2:])}, expected {stage.grid_shape(item)} at {stage}")
+                raise StageError(
+                    f"got a grid of {tuple(dense.shape[2:])}, expected {stage.grid_shape(item)} at {stage}"
+                )
             rows = slice(starts[item], starts[item + 1])
             parts.append(cell_means(dense[item].permute(1, 2, 3, 0).contiguous(), cells[rows]))
         return ParticleTensor(parts[0] if len(parts) == 1 else torch.cat(parts), stage)
