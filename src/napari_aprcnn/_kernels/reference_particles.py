@@ -103,10 +103,12 @@ def conv(x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, neighbour
     """Cross-correlation over the table."""
     every = torch.cat([x, tree])
     out = x.new_zeros((x.shape[0], weight.shape[1]))
+    # A yardstick should not round: on the CPU float32 is summed in float64.
+    exact = torch.float64 if x.dtype == torch.float32 and x.device.type == "cpu" else x.dtype
     for first, last, depth in _parts(segments):
         patches = every[neighbours[first:last].long()].flatten(1)
         kernel = weight[depth].flatten(2).permute(2, 1, 0).flatten(0, 1)
-        out[first:last] = patches @ kernel
+        out[first:last] = (patches.to(exact) @ kernel.to(exact)).to(out.dtype)
     return out if bias is None else out + bias
 
 
