@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from napari_aprcnn._kernels.dispatch import extension
 
-__all__ = ["NAMESPACE", "array", "compiled_for", "operator", "threads", "wide"]
+__all__ = ["NAMESPACE", "array", "compiled_for", "half_products_for", "operator", "raw_half", "threads", "wide"]
 
 NAMESPACE = "napari_aprcnn"
 _HALF = (torch.float16, torch.bfloat16)
@@ -25,6 +26,22 @@ def compiled_for(*tensors: Tensor) -> Any:
     if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):
         return None
     return extension()
+
+
+def half_products_for(x: Tensor, tree: Tensor, weight: Tensor) -> Any:
+    """The extension where it, and the processor, multiply bfloat16; it takes pairs of input channels."""
+    tensors = (x, tree, weight)
+    if any(t.dtype != torch.bfloat16 or t.device.type != "cpu" for t in tensors) or x.shape[1] % 2:
+        return None
+    module = extension()
+    return (
+        module if module is not None and module.has_bf16_products() and module.instruction_set() == "avx512" else None
+    )
+
+
+def raw_half(tensor: Tensor) -> Any:
+    """Memory of a bfloat16 tensor as uint16, which numpy has."""
+    return tensor.detach().contiguous().view(torch.int16).numpy().view(np.uint16)
 
 
 def array(tensor: Tensor) -> Any:

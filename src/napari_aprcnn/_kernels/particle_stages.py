@@ -41,13 +41,14 @@ def pool(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: int) -
         found: tuple[Tensor, Tensor] = kernel(x, pool_children, pool_ranges, rows_out)
         return found
     slot = torch.empty((pool_children.shape[0], x.shape[1]), dtype=torch.uint8, device=x.device)
+    dtype, x = x.dtype, wide(x)
     module = compiled_for(x)
     if module is None:
-        out, slot = reference.pool(wide(x), pool_children, pool_ranges, rows_out)
-        return out.to(x.dtype), slot
+        out, slot = reference.pool(x, pool_children, pool_ranges, rows_out)
+        return out.to(dtype), slot
     out = x.new_empty((rows_out, x.shape[1]))
     module.pool(array(x), array(pool_children), array(pool_ranges), out.numpy(), slot.numpy(), threads())
-    return out, slot
+    return out.to(dtype), slot
 
 
 @pool.register_fake
@@ -62,12 +63,13 @@ def _pool_back(grad: Tensor, slot: Tensor, pool_children: Tensor, pool_ranges: T
     if kernel is not None:
         found: Tensor = kernel(grad, slot, pool_children, pool_ranges, rows)
         return found
+    dtype, grad = grad.dtype, wide(grad)
     module = compiled_for(grad)
     if module is None:
-        return reference.pool_back(wide(grad), slot, pool_children, pool_ranges, rows).to(grad.dtype)
+        return reference.pool_back(grad, slot, pool_children, pool_ranges, rows).to(dtype)
     out = grad.new_empty((rows, grad.shape[1]))
     module.pool_back(array(grad), array(slot), array(pool_children), array(pool_ranges), out.numpy(), threads())
-    return out
+    return out.to(dtype)
 
 
 @_pool_back.register_fake
@@ -101,12 +103,13 @@ def upsample(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: in
     if kernel is not None:
         found: Tensor = kernel(x, pool_children, pool_ranges, rows_out)
         return found
+    dtype, x = x.dtype, wide(x)
     module = compiled_for(x)
     if module is None:
-        return reference.upsample(x, pool_children, pool_ranges, rows_out)
+        return reference.upsample(x, pool_children, pool_ranges, rows_out).to(dtype)
     out = x.new_empty((rows_out, x.shape[1]))
     module.upsample(array(x), array(pool_children), array(pool_ranges), out.numpy(), threads())
-    return out
+    return out.to(dtype)
 
 
 @upsample.register_fake
@@ -120,12 +123,13 @@ def _upsample_back(grad: Tensor, pool_children: Tensor, pool_ranges: Tensor, row
     if kernel is not None:
         found: Tensor = kernel(grad, pool_children, pool_ranges, rows)
         return found
+    dtype, grad = grad.dtype, wide(grad)
     module = compiled_for(grad)
     if module is None:
-        return reference.upsample_back(wide(grad), pool_children, pool_ranges, rows).to(grad.dtype)
+        return reference.upsample_back(grad, pool_children, pool_ranges, rows).to(dtype)
     out = grad.new_empty((rows, grad.shape[1]))
     module.upsample_back(array(grad), array(pool_children), array(pool_ranges), out.numpy(), threads())
-    return out
+    return out.to(dtype)
 
 
 @_upsample_back.register_fake
@@ -195,12 +199,13 @@ def cell_sums(dense: Tensor, cells: Tensor, mean: bool) -> Tensor:
     if kernel is not None:
         found: Tensor = kernel(dense, cells, mean)
         return found
+    dtype, dense = dense.dtype, wide(dense)
     module = compiled_for(dense)
     if module is None:
-        return reference.cell_sums(wide(dense), cells, mean).to(dense.dtype)
+        return reference.cell_sums(dense, cells, mean).to(dtype)
     out = dense.new_empty((cells.shape[0], dense.shape[3]))
     module.sum_cells(array(dense), array(cells), mean, out.numpy(), threads())
-    return out
+    return out.to(dtype)
 
 
 @cell_sums.register_fake

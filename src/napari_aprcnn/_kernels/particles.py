@@ -34,7 +34,7 @@ from typing import Any
 from torch import Tensor
 
 from napari_aprcnn._kernels import reference_particles as reference
-from napari_aprcnn._kernels.operators import array, compiled_for, operator, threads, wide
+from napari_aprcnn._kernels.operators import array, compiled_for, half_products_for, operator, raw_half, threads, wide
 from napari_aprcnn._kernels.triton.choice import on_gpu
 
 __all__ = [
@@ -99,12 +99,13 @@ def fill_tree(x: Tensor, children: Tensor, node_ranges: Tensor) -> Tensor:
     if kernel is not None:
         found: Tensor = kernel(x, children, node_ranges)
         return found
+    dtype, x = x.dtype, wide(x)
     module = compiled_for(x)
     if module is None:
-        return reference.fill_tree(wide(x), children, node_ranges).to(x.dtype)
+        return reference.fill_tree(x, children, node_ranges).to(dtype)
     out = x.new_empty((children.shape[0] + 1, x.shape[1]))
     module.fill_tree(array(x), array(children), array(node_ranges), out.numpy(), threads())
-    return out
+    return out.to(dtype)
 
 
 @fill_tree.register_fake
@@ -118,12 +119,13 @@ def _fill_tree_back(grad: Tensor, children: Tensor, node_ranges: Tensor, rows: i
     if kernel is not None:
         found: Tensor = kernel(grad, children, node_ranges, rows)
         return found
+    dtype, grad = grad.dtype, wide(grad)
     module = compiled_for(grad)
     if module is None:
-        return reference.fill_tree_back(wide(grad), children, node_ranges, rows).to(grad.dtype)
+        return reference.fill_tree_back(grad, children, node_ranges, rows).to(dtype)
     out = grad.new_empty((rows, grad.shape[1]))
     module.fill_tree_back(array(grad), array(children), array(node_ranges), out.numpy(), threads())
-    return out
+    return out.to(dtype)
 
 
 @_fill_tree_back.register_fake
@@ -181,15 +183,23 @@ def gather_conv(
     if kernel is not None:
         found: Tensor = kernel(x, tree, weight, bias, neighbours, segments)
         return found
+    module = half_products_for(x, tree, weight)
+    if module is not None:
+        out = x.new_empty((x.shape[0], weight.shape[1]))
+        added = None if bias is None else array(bias.float())
+        arrays = (raw_half(x), raw_half(tree), raw_half(weight), added, array(neighbours), array(segments))
+        module.conv_forward_bf16(*arrays, raw_half(out), threads())
+        return out
+    dtype, x, tree, weight = x.dtype, wide(x), wide(tree), wide(weight)
+    bias = None if bias is None else wide(bias)
     module = compiled_for(x, tree, weight)
     if module is not None:
         out = x.new_empty((x.shape[0], weight.shape[1]))
         added = None if bias is None else array(bias)
         arrays = (array(x), array(tree), array(weight), added, array(neighbours), array(segments))
         module.conv_forward(*arrays, out.numpy(), threads())
-        return out
-    added = None if bias is None else wide(bias)
-    return reference.conv(wide(x), wide(tree), wide(weight), added, neighbours, segments).to(x.dtype)
+        return out.to(dtype)
+    return reference.conv(x, tree, weight, bias, neighbours, segments).to(dtype)
 
 
 @gather_conv.register_fake
@@ -220,15 +230,16 @@ def _conv_input(
     if kernel is not None:
         found: tuple[Tensor, Tensor] = kernel(grad, weight, neighbours, segments, slabs, cells, tree_rows)
         return found
+    dtype, grad, weight = grad.dtype, wide(grad), wide(weight)
     module = compiled_for(grad, weight)
     if module is None:
-        parts = reference.conv_input(wide(grad), wide(weight), neighbours, segments, tree_rows)
-        return parts[0].to(grad.dtype), parts[1].to(grad.dtype)
+        parts = reference.conv_input(grad, weight, neighbours, segments, tree_rows)
+        return parts[0].to(dtype), parts[1].to(dtype)
     features = grad.new_empty((grad.shape[0], weight.shape[2]))
     tree = grad.new_empty((tree_rows + 1, weight.shape[2]))
     arrays = (array(grad), array(weight), array(neighbours), array(slabs))
     module.conv_input(*arrays, features.numpy(), tree.numpy(), threads())
-    return features, tree
+    return features.to(dtype), tree.to(dtype)
 
 
 @_conv_input.register_fake
@@ -253,10 +264,10 @@ def _conv_weight(
     if kernel is not None:
         found: Tensor = kernel(grad, x, tree, neighbours, segments, shape)
         return found
+    dtype, grad, x, tree = grad.dtype, wide(grad), wide(x), wide(tree)
     module = compiled_for(grad, x, tree)
     if module is None:
-        parts = (wide(grad), wide(x), wide(tree))
-        return reference.conv_weight(*parts, neighbours, segments, shape).to(grad.dtype)
+        return reference.conv_weight(grad, x, tree, neighbours, segments, shape).to(dtype)
     out = grad.new_empty(shape)
     module.conv_weight(array(x), array(tree), array(grad), array(neighbours), array(segments), out.numpy(), threads())
     return out
@@ -274,12 +285,13 @@ def column_sums(values: Tensor) -> Tensor:
     if kernel is not None:
         found: Tensor = kernel(values)
         return found
+    dtype, values = values.dtype, wide(values)
     module = compiled_for(values)
     if module is None:
-        return reference.column_sums(wide(values)).to(values.dtype)
+        return reference.column_sums(values).to(dtype)
     out = values.new_empty((values.shape[1],))
     module.column_sums(array(values), out.numpy(), threads())
-    return out
+    return out.to(dtype)
 
 
 @column_sums.register_fake

@@ -112,13 +112,14 @@ class APRConv(nn.Module):
         kind = features.device.type
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
-            features, weight = features.to(dtype), weight.to(dtype)
+            features = features.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         if self.kernel_size == (1, 1, 1):  # looks at nothing but the row itself
             tree = features.new_zeros((1, self.in_channels))
         else:
             tree = fill_tree(features, stage.children(features.device), stage.node_ranges())
-        kernels = restrict_filters(weight, stage.depths)
+        # Restricted in their own precision, then rounded once.
+        kernels = restrict_filters(weight, stage.depths).to(features.dtype)
         cells = stage.cells(features.device) if kind == "cuda" else None
         table = stage.neighbours(self.kernel_size, features.device)
         out = gather_conv(features, tree, kernels, bias, table, stage.segments(), stage.slabs(self.kernel_size), cells)

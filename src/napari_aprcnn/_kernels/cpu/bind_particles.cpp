@@ -1,6 +1,7 @@
 #include "binding.hpp"
 #include "cells.hpp"
 #include "conv.hpp"
+#include "conv_bf16.hpp"
 #include "particles.hpp"
 
 namespace aprcnn {
@@ -23,6 +24,7 @@ int64_t cell_count(const Table& cells) {
 }
 
 using Floats = Array<const float>;
+using Halves = Array<const uint16_t>;
 using Longs = Array<const int64_t>;
 
 template <class A>
@@ -34,7 +36,8 @@ int64_t columns_of(const A& array) {
 }
 
 // weight [depths, out, in, kz, ky, kx] beside a table [rows, taps].
-KernelShape kernel_shape(const Floats& weight, const Table& table) {
+template <class A>
+KernelShape kernel_shape(const A& weight, const Table& table) {
     if (weight.ndim() != 6) throw std::invalid_argument("expected a weight of 6 axes");
     KernelShape kernel;
     kernel.depths = static_cast<int64_t>(weight.shape(0));
@@ -76,6 +79,30 @@ void bind_conv(nb::module_& m) {
         const nb::gil_scoped_release released;
         conv_forward(features.data(), tree.data(), size, weight.data(), kernel, added, table.data(), segments_of(segments),
                      out.data(), threads);
+    }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "table"_a.noconvert(),
+          "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+
+    m.def("has_bf16_products", [] { return has_bf16_products(); });
+
+    m.def("conv_forward_bf16", [](const Halves& features, const Halves& tree, const Halves& weight, nb::object bias,
+                                  const Table& table, const Longs& segments, const Array<uint16_t>& out, int threads) {
+        const KernelShape kernel = kernel_shape(weight, table);
+        const StageSize size{rows_of(features), rows_of(tree) - 1};
+        same_size(features.size(), size.rows * kernel.in, "features do not fit the weight");
+        same_size(tree.size(), (size.tree_rows + 1) * kernel.in, "the tree does not fit the weight");
+        same_size(table.size(), size.rows * kernel.taps, "the table does not fit the features");
+        same_size(out.size(), size.rows * kernel.out, "out does not fit the features");
+        const float* added = nullptr;
+        Floats given;
+        if (!bias.is_none()) {
+            given = nb::cast<Floats>(bias);
+            same_size(given.size(), kernel.out, "the bias does not fit the weight");
+            added = given.data();
+        }
+        if (!has_bf16_products()) throw std::runtime_error("this processor has no bfloat16 products");
+        const nb::gil_scoped_release released;
+        conv_forward_bf16(features.data(), tree.data(), size, weight.data(), kernel, added, table.data(),
+                          segments_of(segments), out.data(), threads);
     }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "table"_a.noconvert(),
           "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
 
