@@ -291,6 +291,69 @@ def sample(
         copy_samples(names or [], output, labels=labels, overwrite=overwrite)
 
 
+class Converter(StrEnum):
+    """Who converts to particles."""
+
+    OWN = "own"
+    PYAPR = "pyapr"
+
+
+class ErrorMode(StrEnum):
+    """How strictly the conversion keeps its tolerance."""
+
+    STRICT = "strict"
+    COMPATIBLE = "compatible"
+
+
+@app.command("convert")
+def convert(
+    image: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="TIFF or OME-Zarr; or an .apr file, for the way back.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Output, .apr or .tif (default: the input's name, here).")
+    ] = None,
+    relative_error: Annotated[
+        float | None, typer.Option("--relative-error", help="Tolerance, as a share of the local contrast (0.1).")
+    ] = None,
+    smoothing: Annotated[
+        float | None, typer.Option("--smoothing", help="Smoothing before structure is measured; 0: none (3).")
+    ] = None,
+    mode: Annotated[
+        ErrorMode | None, typer.Option("--mode", help="strict: at every voxel; compatible: as LibAPR (strict).")
+    ] = None,
+    converter: Annotated[Converter, typer.Option("--converter", help="Ours, or pyapr's.")] = Converter.OWN,
+    smooth: Annotated[bool, typer.Option("--smooth", help="Of an .apr file: interpolate between particles.")] = False,
+    axes: Axes = None,
+    channel: Channel = None,
+    spacing: SpacingOption = None,
+    series: Series = 0,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Convert an image to particles (.apr), or particles to an image."""
+    given = {"axes": axes, "channel": channel, "spacing": spacing, "series": series}
+    with guarded():
+        from napari_aprcnn.cli.particles import convert_file
+        from napari_aprcnn.cli.settings import Settings
+
+        changes = {"relative_error": relative_error, "smoothing": smoothing, "mode": mode and mode.value}
+        convert_file(
+            image,
+            output,
+            Settings.from_options({name: value for name, value in given.items() if value is not None}),
+            {name: value for name, value in changes.items() if value is not None},
+            converter=converter.value,
+            smooth=smooth,
+            threads=threads,
+            overwrite=overwrite,
+            quiet=quiet,
+            as_json=json,
+        )
+
+
 @app.command(
     "train",
     add_help_option=False,

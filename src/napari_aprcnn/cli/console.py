@@ -37,7 +37,17 @@ def exit_code(error: BaseException) -> int:
     codes: list[tuple[type[BaseException] | tuple[type[BaseException], ...], int]] = [
         ((errors.CancelledError, KeyboardInterrupt), CANCELLED),
         ((errors.ConfigError, errors.AxesError, errors.DeviceError), 2),
-        ((errors.FileFormatError, errors.ImageError, errors.ImageDtypeError, errors.MissingDependencyError), 3),
+        (
+            (
+                errors.FileFormatError,
+                errors.ImageError,
+                errors.ImageDtypeError,
+                errors.MissingDependencyError,
+                errors.ParticleTreeError,
+                errors.ConversionError,
+            ),
+            3,
+        ),
         ((errors.ModelNotFoundError, errors.WeightsError), 4),
         ((errors.NotEnoughMemoryError, MemoryError), 5),
         (errors.OutputError, 6),
