@@ -51,6 +51,12 @@ struct ConvTable {
     void (*input)(const float* grad, int64_t grad_channels, const Taps& taps, const Blocks& blocks, const float* weights,
                   int64_t rows, int64_t tree_rows, int64_t channels, int64_t first, int64_t last, float* grad_features,
                   float* grad_tree, float* sink);
+    // The same for up to 3 input channels; weights [grad_channels][padded], columns (tap, channel) padded to a multiple of
+    // `few_pad`. The sink needs room for 16 rows of them.
+    void (*input_few)(const float* grad, int64_t grad_channels, const Taps& taps, const float* weights, int64_t padded,
+                      int64_t rows, int64_t tree_rows, int64_t channels, int64_t first, int64_t last, float* grad_features,
+                      float* grad_tree, float* sink);
+    int64_t few_pad;
     // sums[tap][channel][column] += x[channel] * grad[column] over the rows; columns padded to a multiple of `pad`.
     int64_t pad;
     void (*weight)(const Rows2& from, const Taps& taps, const float* grad, int64_t columns, int64_t first, int64_t last,

@@ -119,6 +119,21 @@ void conv_input(const float* grad, StageSize size, const float* weight, KernelSh
     });
     std::memset(grad_tree, 0, (size.tree_rows + 1) * kernel.in * sizeof(float));
     const Taps taps{table, kernel.taps};
+    const bool few = kernel.in < 4;
+    const int64_t columns = (kernel.taps * kernel.in + conv.few_pad - 1) / conv.few_pad * conv.few_pad;
+    std::map<int64_t, std::vector<float>> few_weights;
+    const auto prepare = [&](int64_t depth) {
+        if (!few) return packed.prepare(depth);
+        if (depth < 0 || depth >= kernel.depths) throw std::invalid_argument("a slab is deeper than the weights");
+        if (few_weights.count(depth) != 0) return;
+        std::vector<float>& to = few_weights[depth];
+        to.assign(kernel.out * columns, 0.0f);
+        for (int64_t o = 0; o < kernel.out; ++o)
+            for (int64_t n = 0; n < kernel.in; ++n)
+                for (int64_t k = 0; k < kernel.taps; ++k)
+                    to[o * columns + k * kernel.in + n] =
+                        weight[((depth * kernel.out + o) * kernel.in + n) * kernel.taps + k];
+    };
     for (int64_t begin = 0; begin < slab_count;) {
         // The slabs of one phase, and where each of its tasks begins.
         std::vector<int64_t> starts;
@@ -126,15 +141,20 @@ void conv_input(const float* grad, StageSize size, const float* weight, KernelSh
         for (; end < slab_count && slabs[5 * end] == slabs[5 * begin]; ++end) {
             const int64_t* slab = slabs + 5 * end;
             if (slab[2] < 0 || slab[3] > size.rows) throw std::invalid_argument("a slab reaches outside the rows");
-            packed.prepare(slab[4]);
+            prepare(slab[4]);
             if (end == begin || slab[1] != slab[1 - 5]) starts.push_back(end);
         }
         starts.push_back(end);
         parallel_for(static_cast<int64_t>(starts.size()) - 1, threads, [&](int64_t task, int, const StopFlag&) {
-            // Room for a row that falls outside, and behind it for one group of gradients.
-            std::vector<float> sink(64 + 64 * kernel.out, 0.0f);
+            // Room for a row that falls outside, and behind it for one group of gradients, or of products.
+            std::vector<float> sink(64 + (few ? 16 * columns : 64 * kernel.out), 0.0f);
             for (int64_t i = starts[task]; i < starts[task + 1]; ++i) {
                 const int64_t* slab = slabs + 5 * i;
+                if (few) {
+                    conv.input_few(grad, kernel.out, taps, few_weights.at(slab[4]).data(), columns, size.rows, size.tree_rows,
+                                   kernel.in, slab[2], slab[3], grad_features, grad_tree, sink.data());
+                    continue;
+                }
                 conv.input(grad, kernel.out, taps, blocks, packed.at(slab[4]), size.rows, size.tree_rows, kernel.in, slab[2],
                            slab[3], grad_features, grad_tree, sink.data());
             }
