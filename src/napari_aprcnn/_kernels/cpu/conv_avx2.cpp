@@ -1,5 +1,6 @@
 #if defined(APRCNN_X86_VARIANTS)
 #define APRCNN_CONV_TABLE conv_avx2
+#define APRCNN_ROWS_TABLE rows_avx2
 #define APRCNN_CONV_NAME "avx2"
 #define APRCNN_LANES 8
 #define APRCNN_HALF_LANES 4
@@ -10,4 +11,5 @@
 #define APRCNN_CHANNELS_WIDE 4
 #define APRCNN_CHANNELS_NARROW 8
 #include "conv.inc"
+#include "rows.inc"
 #endif

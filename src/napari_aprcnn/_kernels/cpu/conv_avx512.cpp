@@ -1,5 +1,6 @@
 #if defined(APRCNN_X86_VARIANTS)
 #define APRCNN_CONV_TABLE conv_avx512
+#define APRCNN_ROWS_TABLE rows_avx512
 #define APRCNN_CONV_NAME "avx512"
 #define APRCNN_LANES 16
 #define APRCNN_HALF_LANES 8
@@ -10,4 +11,5 @@
 #define APRCNN_CHANNELS_WIDE 8
 #define APRCNN_CHANNELS_NARROW 16
 #include "conv.inc"
+#include "rows.inc"
 #endif

@@ -1,5 +1,6 @@
 // Four lanes: what every x86-64 and ARM64 processor has.
 #define APRCNN_CONV_TABLE conv_plain
+#define APRCNN_ROWS_TABLE rows_plain
 #if defined(__aarch64__) || defined(_M_ARM64)
 #define APRCNN_CONV_NAME "neon"
 #define APRCNN_ROWS_WIDE 10
@@ -16,3 +17,4 @@
 #define APRCNN_CHANNELS_WIDE 4
 #define APRCNN_CHANNELS_NARROW 8
 #include "conv.inc"
+#include "rows.inc"

@@ -9,6 +9,7 @@
 #include "hot.hpp"
 #include "parallel.hpp"
 #include "particles.hpp"
+#include "rows.hpp"
 
 namespace aprcnn {
 
@@ -24,6 +25,15 @@ const ConvTable& conv_table() {
     if (fused && std::strcmp(name, "avx2") == 0) return conv_avx2;
 #endif
     return conv_plain;
+}
+
+const RowsTable& rows_table() {
+#if defined(APRCNN_X86_VARIANTS)
+    const ConvTable* conv = &conv_table();
+    if (conv == &conv_avx512) return rows_avx512;
+    if (conv == &conv_avx2) return rows_avx2;
+#endif
+    return rows_plain;
 }
 
 namespace {

@@ -1,9 +1,11 @@
 // Layers that move features between stages: the tree of means, pooling, upsampling.
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "parallel.hpp"
 #include "particles.hpp"
+#include "rows.hpp"
 
 namespace aprcnn {
 
@@ -28,55 +30,30 @@ void copy_rows(const float* from, float* to, int64_t rows, int64_t channels, int
 
 void fill_tree(const float* features, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
                int64_t range_count, float* tree, int threads) {
+    const RowsTable& table = rows_table();
     std::fill(tree + size.tree_rows * channels, tree + (size.tree_rows + 1) * channels, 0.0f);
     for (int64_t r = 0; r < range_count; ++r) {
         const int64_t begin = ranges[2 * r];
         over(ranges[2 * r + 1] - begin, channels * 8, threads, [&](int64_t first, int64_t last) {
-            for (int64_t t = begin + first; t < begin + last; ++t) {
-                float* to = tree + t * channels;
-                int count = 0;
-                for (int slot = 0; slot < 8; ++slot) {
-                    const int64_t child = children[8 * t + slot];
-                    if (child >= size.rows + size.tree_rows) continue;
-                    const float* from = child < size.rows ? features + child * channels : tree + (child - size.rows) * channels;
-                    if (count++ == 0) {
-                        std::memcpy(to, from, channels * sizeof(float));
-                    } else {
-                        for (int64_t c = 0; c < channels; ++c) to[c] += from[c];
-                    }
-                }
-                const float share = 1.0f / static_cast<float>(count);
-                for (int64_t c = 0; c < channels; ++c) to[c] *= share;
-            }
+            table.fill(features, tree, children, size.rows, size.rows + size.tree_rows, channels, begin + first, begin + last);
         });
     }
 }
 
 void fill_tree_back(const float* grad_tree, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
                     int64_t range_count, float* grad_features, int threads) {
-    std::memset(grad_features, 0, size.rows * channels * sizeof(float));
+    const RowsTable& table = rows_table();
+    // Every feature row has a parent, which writes it; without tree rows there is nothing to give.
+    if (size.tree_rows == 0) std::memset(grad_features, 0, size.rows * channels * sizeof(float));
     // What a node gets from its parent is added to what it got itself: the parents come first.
-    float* sums = new float[(size.tree_rows + 1) * channels];
-    std::memcpy(sums, grad_tree, size.tree_rows * channels * sizeof(float));
+    std::vector<float> sums(grad_tree, grad_tree + size.tree_rows * channels);
     for (int64_t r = range_count - 1; r >= 0; --r) {
         const int64_t begin = ranges[2 * r];
         over(ranges[2 * r + 1] - begin, channels * 8, threads, [&](int64_t first, int64_t last) {
-            for (int64_t t = begin + first; t < begin + last; ++t) {
-                int count = 0;
-                for (int slot = 0; slot < 8; ++slot) count += children[8 * t + slot] < size.rows + size.tree_rows;
-                const float share = 1.0f / static_cast<float>(count);
-                for (int slot = 0; slot < 8; ++slot) {
-                    const int64_t child = children[8 * t + slot];
-                    if (child >= size.rows + size.tree_rows) continue;
-                    const bool feature = child < size.rows;
-                    float* to = feature ? grad_features + child * channels : sums + (child - size.rows) * channels;
-                    const float* from = sums + t * channels;
-                    for (int64_t c = 0; c < channels; ++c) to[c] += from[c] * share;
-                }
-            }
+            table.fill_back(grad_features, sums.data(), children, size.rows, size.rows + size.tree_rows, channels,
+                            begin + first, begin + last);
         });
     }
-    delete[] sums;
 }
 
 void pool(const float* features, int64_t channels, PoolTable table, float* out, uint8_t* slot, int threads) {
@@ -84,27 +61,8 @@ void pool(const float* features, int64_t channels, PoolTable table, float* out, 
         const int64_t* range = table.ranges + 5 * r;
         copy_rows(features + range[0] * channels, out + range[1] * channels, range[2], channels, threads);
         over(range[4], channels * 8, threads, [&](int64_t first, int64_t last) {
-            for (int64_t j = first; j < last; ++j) {
-                const int32_t* children = table.children + 8 * (range[3] + j);
-                float* to = out + (range[1] + range[2] + j) * channels;
-                uint8_t* best = slot + (range[3] + j) * channels;
-                bool any = false;
-                for (int s = 0; s < 8; ++s) {
-                    if (children[s] >= table.rows) continue;
-                    const float* from = features + children[s] * channels;
-                    if (!any) {
-                        std::memcpy(to, from, channels * sizeof(float));
-                        std::memset(best, s, channels);
-                        any = true;
-                        continue;
-                    }
-                    for (int64_t c = 0; c < channels; ++c) {
-                        const bool larger = from[c] > to[c] || from[c] != from[c];  // a NaN stays
-                        to[c] = larger ? from[c] : to[c];
-                        best[c] = larger ? static_cast<uint8_t>(s) : best[c];
-                    }
-                }
-            }
+            rows_table().pool(features, table.children + 8 * range[3], table.rows, channels, first, last,
+                              out + (range[1] + range[2]) * channels, slot + range[3] * channels);
         });
     }
 }
@@ -114,16 +72,8 @@ void pool_back(const float* grad, const uint8_t* slot, int64_t channels, PoolTab
         const int64_t* range = table.ranges + 5 * r;
         copy_rows(grad + range[1] * channels, grad_features + range[0] * channels, range[2], channels, threads);
         over(range[4], channels * 8, threads, [&](int64_t first, int64_t last) {
-            for (int64_t j = first; j < last; ++j) {
-                const int32_t* children = table.children + 8 * (range[3] + j);
-                const float* from = grad + (range[1] + range[2] + j) * channels;
-                const uint8_t* best = slot + (range[3] + j) * channels;
-                for (int s = 0; s < 8; ++s) {
-                    if (children[s] >= table.rows) continue;
-                    float* to = grad_features + children[s] * channels;
-                    for (int64_t c = 0; c < channels; ++c) to[c] = best[c] == s ? from[c] : 0.0f;
-                }
-            }
+            rows_table().pool_back(grad + (range[1] + range[2]) * channels, slot + range[3] * channels,
+                                   table.children + 8 * range[3], table.rows, channels, first, last, grad_features);
         });
     }
 }
