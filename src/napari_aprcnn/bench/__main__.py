@@ -16,6 +16,7 @@ from napari_aprcnn.models.configs import FAMILY
 TABLES = {
     "masks": "napari_aprcnn.bench.masks",
     "network": "napari_aprcnn.bench.network",
+    "particles": "napari_aprcnn.bench.particles",
     "pipeline": "napari_aprcnn.bench.pipeline",
     "startup": "napari_aprcnn.bench.startup",
 }

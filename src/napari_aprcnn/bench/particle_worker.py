@@ -1,0 +1,193 @@
+"""Measures particle layers in a process of its own: ``python -m napari_aprcnn.bench.particle_worker JSON``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from napari_aprcnn import nn
+from napari_aprcnn._kernels.particle_stages import cell_means, pool, reconstruct, upsample
+from napari_aprcnn._kernels.particles import fill_tree
+from napari_aprcnn.bench.trees import synthetic_tree
+
+__all__ = ["convolutions", "index_tables", "main", "passes"]
+
+Record = dict[str, Any]
+Interval = Callable[[], Any]
+
+
+def _best(repeats: int, *works: Interval) -> list[float]:
+    """Shortest wall time of each work; they take turns."""
+    best = [float("inf")] * len(works)
+    for _ in range(repeats):
+        for i, work in enumerate(works):
+            start = time.perf_counter()
+            work()
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best
+
+
+class _Dense:
+    """The pixel twin on the whole volume, forward and backward."""
+
+    def __init__(self, channels_in: int, channels_out: int, edge: int) -> None:
+        layout = torch.channels_last_3d
+        self.layer = torch.nn.Conv3d(channels_in, channels_out, 3, padding=1, bias=False).to(memory_format=layout)
+        self.x = torch.randn(1, channels_in, edge, edge, edge).to(memory_format=layout)
+        self.out: Tensor | None = None
+
+    def forward(self) -> None:
+        with torch.no_grad():
+            self.layer(self.x)
+
+    def prepare(self) -> None:
+        self.x.requires_grad_()
+        self.out = self.layer(self.x)
+        self.grad = torch.randn_like(self.out)
+
+    def backward(self) -> None:
+        if self.out is not None:
+            torch.autograd.grad(self.out, (self.x, self.layer.weight), self.grad, retain_graph=True)
+
+    def free(self) -> None:
+        self.out = None
+        self.x.requires_grad_(False)
+
+
+def convolutions(
+    channels_in: int, channels_out: int, *, edge: int, dense_edge: int, prr: list[float], repeats: int
+) -> list[Record]:
+    """Times of a 3x3x3 convolution at several PRR, its pixel twin beside each; seconds a pass over edge^3 voxels."""
+    records = []
+    dense = _Dense(channels_in, channels_out, dense_edge)
+    scale = (edge / dense_edge) ** 3
+    for wanted in prr:
+        tree = synthetic_tree(edge, wanted)
+        stage = nn.Forest(tree).stage(0)
+        layer = nn.APRConv(channels_in, channels_out, 3, filter_banks=3, bias=False)
+        x = nn.ParticleTensor(torch.randn(len(tree), channels_in), stage)
+
+        def forward(layer: nn.APRConv = layer, x: nn.ParticleTensor = x) -> None:
+            with torch.no_grad():
+                layer(x)
+
+        rounded = x.to(torch.bfloat16)
+
+        def half(layer: nn.APRConv = layer, x: nn.ParticleTensor = rounded) -> None:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                layer(x)
+
+        forward()  # the tables are built once
+        half()
+        times = _best(repeats, dense.forward, forward, half)
+        features = x.features.requires_grad_()
+        out = layer(x.with_features(features)).features
+        grad = torch.randn_like(out)
+        dense.prepare()
+
+        def backward(
+            layer: nn.APRConv = layer, features: Tensor = features, out: Tensor = out, grad: Tensor = grad
+        ) -> None:
+            torch.autograd.grad(out, (features, layer.weight), grad, retain_graph=True)
+
+        times += _best(repeats, dense.backward, backward)
+        dense.free()
+        records.append(
+            {
+                "prr": tree.prr,
+                "particles": len(tree),
+                "dense_forward_s": times[0] * scale,
+                "forward_s": times[1],
+                "bfloat16_s": times[2],
+                "dense_backward_s": times[3] * scale,
+                "backward_s": times[4],
+            }
+        )
+    return records
+
+
+def index_tables(*, edge: int, prr: float, repeats: int) -> Record:
+    """Time and memory of one stage's table of neighbours."""
+    tree = synthetic_tree(edge, prr)
+    stage = nn.Forest(tree).stage(0)
+
+    def build() -> None:
+        stage.release()
+        stage.neighbours((3, 3, 3))
+
+    (seconds,) = _best(repeats, build)
+    return {"particles": len(tree), "seconds": seconds, "bytes": stage.table_bytes}
+
+
+def passes(*, edge: int, prr: float, channels: int, repeats: int) -> list[Record]:
+    """Times of the layers that move bytes, beside a plain copy of the bytes that they touch."""
+    tree = synthetic_tree(edge, prr)
+    stage = nn.Forest(tree).stage(0)
+    coarse = stage.coarser()
+    children, ranges, cells = stage.children(), stage.node_ranges(), stage.cells()
+    pooled, pool_ranges = stage.pool_children(), stage.pool_ranges()
+    shape = list(stage.grid_shape(0))
+    x = torch.randn(stage.rows, channels, requires_grad=True)
+    y = torch.randn(coarse.rows, channels, requires_grad=True)
+    dense = torch.randn(*shape, channels, requires_grad=True)
+    row, fine, nodes = 4 * channels, stage.rows, stage.tree_rows
+    works: list[tuple[str, Callable[[], Tensor], Tensor, int]] = [
+        ("tree of means", lambda: fill_tree(x, children, ranges), x, (fine + 2 * nodes) * row + 32 * nodes),
+        (
+            "max pool",
+            lambda: pool(x, pooled, pool_ranges, coarse.rows)[0],
+            x,
+            (fine + coarse.rows) * row + pooled.numel() * 4 + pooled.shape[0] * channels,
+        ),
+        (
+            "upsample",
+            lambda: upsample(y, pooled, pool_ranges, fine),
+            y,
+            (fine + coarse.rows) * row + pooled.numel() * 4,
+        ),
+        ("reconstruct", lambda: reconstruct(x, cells, shape), x, fine * (row + 16) + dense.numel() * 4),
+        ("sample", lambda: cell_means(dense, cells), dense, fine * (row + 16) + dense.numel() * 4),
+    ]
+    records = []
+    for name, work, leaf, size in works:
+        source = torch.randn(size // 8)
+        target = torch.empty_like(source)
+
+        def forward(work: Callable[[], Tensor] = work) -> None:
+            with torch.no_grad():
+                work()
+
+        out = work()
+        grad = torch.randn_like(out)
+
+        def backward(out: Tensor = out, leaf: Tensor = leaf, grad: Tensor = grad) -> None:
+            torch.autograd.grad(out, leaf, grad, retain_graph=True)
+
+        def copy(target: Tensor = target, source: Tensor = source) -> None:
+            target.copy_(source)
+
+        times = _best(repeats, copy, forward, backward)
+        names = ("copy_s", "forward_s", "backward_s")
+        records.append({"layer": name, "bytes": size, **dict(zip(names, times, strict=True))})
+    return records
+
+
+def main(order: Record) -> Any:
+    """Do what the order says and give its records."""
+    torch.set_num_threads(order.pop("threads"))
+    works: dict[str, Callable[..., Any]] = {
+        "convolutions": convolutions,
+        "index_tables": index_tables,
+        "passes": passes,
+    }
+    return works[order.pop("what")](**order)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(json.loads(sys.argv[1]))) + "\n")

@@ -1,0 +1,192 @@
+"""Particle layers beside their pixel twins: a convolution should cost what its particles cost.
+
+Every figure comes from a process of its own, particle and pixel layers taking turns in it. Large allocations are kept
+(otherwise both sides mostly pay for fresh pages); one table shows the first row as the system gives memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from napari_aprcnn._kernels import instruction_set
+from napari_aprcnn._kernels.dispatch import extension
+from napari_aprcnn.bench.network import KEEP_LARGE
+from napari_aprcnn.bench.table import BenchTable
+
+__all__ = ["conv_rows", "table"]
+
+WORKER = "napari_aprcnn.bench.particle_worker"
+TIMEOUT_S = 1200
+# Channels, edge of the dense twin (scaled by voxels: the widest would not fit the memory), wanted PRR, goal.
+CASES: tuple[tuple[int, int, int, tuple[float, ...], float], ...] = (
+    (16, 16, 256, (2, 6, 16, 36), 0.9),
+    (1, 16, 256, (6, 36), 0.8),
+    (8, 8, 256, (6, 36), 0.8),
+    (32, 32, 128, (6, 36), 0.8),
+    (48, 16, 128, (6, 36), 0.8),
+    (64, 64, 128, (6, 36), 0.8),
+)
+_OFFICIAL = {16: 1.8}  # the official CPU code's speed-up over a dense convolution, measured on two cores
+CONV_COLUMNS = (
+    "channels",
+    "PRR",
+    "dense s",
+    "particles s",
+    "speed-up",
+    "/ PRR",
+    "goal",
+    "met",
+    "backward s",
+    "/ forward",
+    "speed-up / PRR",
+    "met (<= 2.2, >= 0.8)",
+    "bfloat16 s",
+    "bfloat16 gain",
+)
+
+
+def _measure(order: dict[str, Any], *, keeps: bool = True) -> Any:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    environment.update(KEEP_LARGE if keeps else {}, OMP_NUM_THREADS=str(order["threads"]))
+    done = subprocess.run(  # noqa: S603 - our own module in our own Python
+        [sys.executable, "-m", WORKER, json.dumps(order)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{WORKER} failed for {order}: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def conv_rows(channels: str, goal: float, records: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Rows of the table of convolutions from what the worker measured."""
+    rows = []
+    for one in records:
+        prr, forward, backward = one["prr"], one["forward_s"], one["backward_s"]
+        speed = one["dense_forward_s"] / forward
+        back = one["dense_backward_s"] / backward / prr
+        rows.append(
+            (
+                channels,
+                round(prr, 1),
+                one["dense_forward_s"],
+                forward,
+                speed,
+                speed / prr,
+                goal,
+                speed / prr >= goal,
+                backward,
+                backward / forward,
+                back,
+                backward / forward <= 2.2 and back >= 0.8,
+                one["bfloat16_s"],
+                forward / one["bfloat16_s"],
+            )
+        )
+    return rows
+
+
+def _half_note() -> str:
+    module = extension()
+    if module is not None and module.has_bf16_products() and instruction_set() == "avx512":
+        return "bfloat16: this processor multiplies pairs of bfloat16 (AVX512_BF16); one input channel runs in float32"
+    return "bfloat16: this processor has no bfloat16 products, so features are widened to float32 first: no gain"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _convolutions(threads: int, *, quick: bool) -> list[BenchTable]:
+    edge, repeats = (64, 1) if quick else (256, 3)
+    rows: list[tuple[Any, ...]] = []
+    default: list[tuple[Any, ...]] = []
+    for channels_in, channels_out, dense_edge, prr, goal in CASES[:2] if quick else CASES:
+        order = {
+            "what": "convolutions",
+            "channels_in": channels_in,
+            "channels_out": channels_out,
+            "edge": edge,
+            "dense_edge": min(edge, dense_edge),
+            "prr": list(prr[-2:] if quick else prr),
+            "repeats": repeats,
+            "threads": threads,
+        }
+        name = f"{channels_in} -> {channels_out}"
+        rows += conv_rows(name, goal, _measure(order))
+        if (channels_in, channels_out) == (16, 16):
+            default += conv_rows(name, goal, _measure(order, keeps=False))
+    notes = (
+        f"{threads} threads, float32, {edge}^3 voxels, 3 filter banks, best of {repeats}; {_processor()}, "
+        f"{instruction_set()}",
+        "dense: torch.nn.Conv3d, channels last; wide channels on a smaller volume, scaled by its voxels",
+        "particles: APRConv with the tree of means, tables built before; backward: gradients of input and filters",
+        *(
+            f"official APR-CNN code on a CPU: speed-up {speed} at PRR {prr} for 16 -> 16; ours is "
+            f"{row[4] / speed:.1f} times that"
+            for prr, speed in _OFFICIAL.items()
+            for row in rows
+            if row[0] == "16 -> 16" and abs(row[1] / prr - 1) < 0.1
+        ),
+        _half_note(),
+    )
+    title = "Convolution 3x3x3 over particles"
+    return [
+        BenchTable(title=title, columns=CONV_COLUMNS, rows=tuple(rows), notes=notes),
+        BenchTable(title=f"{title}, memory as the system gives it", columns=CONV_COLUMNS, rows=tuple(default)),
+    ]
+
+
+def table(threads: int = 2, *, quick: bool = False) -> list[BenchTable]:
+    """Measure convolutions, index tables, and the layers that move bytes."""
+    edge, repeats = (64, 2) if quick else (256, 7)
+    common = {"edge": edge, "prr": 6.0 if quick else 16.0, "repeats": repeats, "threads": threads}
+    index = _measure({"what": "index_tables", **common})
+    each = index["particles"]
+    passes = _measure({"what": "passes", **common, "prr": 6.0, "channels": 16})
+    return [
+        *_convolutions(threads, quick=quick),
+        BenchTable(
+            title="Index table of one stage (3x3x3)",
+            columns=("particles", "s", "s / million", "bytes / particle", "met (<= 0.05 s, <= 108)"),
+            rows=(
+                (
+                    each,
+                    index["seconds"],
+                    index["seconds"] / each * 1e6,
+                    index["bytes"] / each,
+                    index["seconds"] / each * 1e6 <= 0.05 and index["bytes"] <= 108 * each,
+                ),
+            ),
+        ),
+        BenchTable(
+            title="Layers that move bytes, 16 channels, PRR 6",
+            columns=("layer", "MB touched", "copy s", "forward s", "/ copy", "backward s", "/ copy ", "met (<= 3)"),
+            rows=tuple(
+                (
+                    one["layer"],
+                    one["bytes"] / 1e6,
+                    one["copy_s"],
+                    one["forward_s"],
+                    one["forward_s"] / one["copy_s"],
+                    one["backward_s"],
+                    one["backward_s"] / one["copy_s"],
+                    max(one["forward_s"], one["backward_s"]) <= 3 * one["copy_s"],
+                )
+                for one in passes
+            ),
+            notes=(
+                "copy: torch's copy between two arrays that together have the bytes that the layer reads and writes",
+            ),
+        ),
+    ]
