@@ -10,7 +10,7 @@ from layer_tools import KERNELS, assert_close, random_features
 from torch.nn import functional as F
 
 from napari_aprcnn import nn
-from trees import finest_tree
+from trees import finest_tree, random_tree
 
 pytestmark = pytest.mark.usefixtures("kernels")
 SHAPES = [(1, 300, 7), (9, 8, 7), (32, 40)]
@@ -19,7 +19,8 @@ SHAPES = [(1, 300, 7), (9, 8, 7), (32, 40)]
 def dense_of(x: torch.Tensor, stage: nn.Stage) -> torch.Tensor:
     """Rows of a stage of finest particles as an image [1, channels, z, y, x]: their order is z, y, x.
 
-    Contiguous, because torch 2.10's BatchNorm3d gives wrong gradients for one slice with the channels last in memory.
+    Contiguous, because torch 2.13's BatchNorm3d gives wrong gradients where the batch axis of one image has a stride as small as
+    the number of channels.
     """
     return x.reshape(*stage.grid_shape(0), -1).permute(3, 0, 1, 2)[None].contiguous()
 
@@ -90,6 +91,23 @@ def test_reconstruct_and_sample_only_reorder(shape):
         grad = torch.randn(x.shape)
         back.features.backward(grad)
         assert torch.equal(x.grad, grad)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batch_norm_of_pixels_behind_a_reconstruction(shape):
+    """Wrong by far more than rounding where the strides of the image are not those of channels-last memory."""
+    stage = nn.Forest(random_tree(shape)).stage(0)
+    image = nn.Reconstruct()(nn.ParticleTensor(random_features(stage, 6), stage))
+    assert image.is_contiguous(memory_format=torch.channels_last_3d)
+    assert image.stride(0) == image.numel()
+    found = []
+    for as_it_is in (True, False):
+        x = random_features(stage, 6).requires_grad_()
+        image = nn.Reconstruct()(nn.ParticleTensor(x, stage))
+        out = torch.nn.BatchNorm3d(6)(image if as_it_is else image.contiguous())
+        out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(3)))
+        found.append(x.grad)
+    assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
