@@ -20,7 +20,9 @@ def dense_items(x: ParticleTensor) -> list[Tensor]:
     for item in range(x.batch_size):
         rows = slice(starts[item], starts[item + 1])
         dense = reconstruct(x.features[rows], cells[rows], list(x.stage.grid_shape(item)))
-        out.append(dense.permute(3, 0, 1, 2)[None])
+        # The batch axis comes first: added after the permutation its stride would be the number of channels, and
+        # torch's BatchNorm3d gives wrong gradients for such strides (torch 2.13, CPU).
+        out.append(dense[None].permute(0, 4, 1, 2, 3))
     return out
 
 
