@@ -19,7 +19,8 @@ SHAPES = [(1, 300, 7), (9, 8, 7), (32, 40)]
 def dense_of(x: torch.Tensor, stage: nn.Stage) -> torch.Tensor:
     """Rows of a stage of finest particles as an image [1, channels, z, y, x]: their order is z, y, x.
 
-    Contiguous, because torch 2.13's BatchNorm3d gives wrong gradients where the batch axis of one image has a stride as small as
+    Contiguous, because torch 2.13's BatchNorm3d gives wrong gradients where the batch axis of one image has a stride as
+    small as
     the number of channels.
     """
     return x.reshape(*stage.grid_shape(0), -1).permute(3, 0, 1, 2)[None].contiguous()

@@ -62,7 +62,16 @@ def restrict_filters(weight: Tensor, depths: int) -> Tensor:
     torch.Tensor
         [depths, out, in, kz, ky, kx].
     """
-    return reference.restrict(weight, depths)
+    module = compiled_for(weight)
+    if module is None:
+        return reference.restrict(weight, depths)
+    banks = weight.shape[0]
+    out = weight.new_empty((depths, *weight.shape[1:]))
+    out[:banks] = weight[:depths]
+    last, kernels = array(weight[-1]), out.numpy()
+    for depth in range(banks, depths):
+        module.restrict_kernels(last, depth - banks + 1, False, kernels[depth], threads())
+    return out
 
 
 @restrict_filters.register_fake
@@ -72,7 +81,16 @@ def _(weight: Tensor, depths: int) -> Tensor:
 
 @operator("restrict_filters_back")
 def _restrict_filters_back(grad: Tensor, banks: int) -> Tensor:
-    return reference.restrict_back(grad, banks)
+    module = compiled_for(grad)
+    if module is None:
+        return reference.restrict_back(grad, banks)
+    out = grad.new_zeros((banks, *grad.shape[1:]))
+    kept = min(banks, grad.shape[0])
+    out[:kept] = grad[:kept]
+    kernels, last = array(grad), out.numpy()[-1]
+    for depth in range(banks, grad.shape[0]):
+        module.restrict_kernels(kernels[depth], depth - banks + 1, True, last, threads())
+    return out
 
 
 @_restrict_filters_back.register_fake

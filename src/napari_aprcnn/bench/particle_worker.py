@@ -38,7 +38,8 @@ class _Dense:
 
     def __init__(self, channels_in: int, channels_out: int, edge: int) -> None:
         layout = torch.channels_last_3d
-        self.layer = torch.nn.Conv3d(channels_in, channels_out, 3, padding=1, bias=False).to(memory_format=layout)
+        self.layer = torch.nn.Conv3d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.layer.to(memory_format=layout)  # type: ignore[call-overload]
         self.x = torch.randn(1, channels_in, edge, edge, edge).to(memory_format=layout)
         self.out: Tensor | None = None
 

@@ -135,6 +135,16 @@ void bind_conv(nb::module_& m) {
     }, "features"_a.noconvert(), "tree"_a.noconvert(), "grad"_a.noconvert(), "table"_a.noconvert(),
           "segments"_a.noconvert(), "grad_weight"_a.noconvert(), "threads"_a);
 
+    m.def("restrict_kernels", [](const Floats& kernels, int64_t steps, bool transposed, const Array<float>& out, int threads) {
+        if (kernels.ndim() != 5) throw std::invalid_argument("expected kernels of 5 axes");
+        same_size(out.size(), static_cast<int64_t>(kernels.size()), "out does not fit the kernels");
+        int64_t size[3];
+        for (int axis = 0; axis < 3; ++axis) size[axis] = static_cast<int64_t>(kernels.shape(axis + 2));
+        const int64_t count = static_cast<int64_t>(kernels.shape(0) * kernels.shape(1));
+        const nb::gil_scoped_release released;
+        restrict_kernels(kernels.data(), count, size, steps, transposed, out.data(), threads);
+    }, "kernels"_a.noconvert(), "steps"_a, "transposed"_a, "out"_a.noconvert(), "threads"_a);
+
     m.def("column_sums", [](const Floats& values, const Array<float>& out, int threads) {
         same_size(out.size(), columns_of(values), "out does not fit the values");
         const nb::gil_scoped_release released;

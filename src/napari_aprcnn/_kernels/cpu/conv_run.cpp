@@ -1,5 +1,6 @@
 // The convolutions' outer loops: packing of weights, cutting into tasks, sums in a fixed order.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <stdexcept>
@@ -217,6 +218,36 @@ void conv_weight(const float* features, const float* tree, StageSize size, const
                 }
         });
     }
+}
+
+void restrict_kernels(const float* kernels, int64_t count, const int64_t* size, int64_t steps, bool transposed, float* out,
+                      int threads) {
+    const int64_t taps = size[0] * size[1] * size[2];
+    // w'[o] = sum_i w[i] max(0, 1 - |(i - h) / 2^steps - (o - h)|) along every axis.
+    const auto hat = [&](int64_t n, int64_t o, int64_t i) {
+        const double h = static_cast<double>(n / 2), scale = 1.0 / static_cast<double>(int64_t{1} << std::min<int64_t>(steps, 62));
+        return std::max(0.0, 1.0 - std::fabs((static_cast<double>(i) - h) * scale - (static_cast<double>(o) - h)));
+    };
+    std::vector<double> matrix(taps * taps);
+    for (int64_t o = 0; o < taps; ++o)
+        for (int64_t i = 0; i < taps; ++i) {
+            const int64_t to = transposed ? i : o, from = transposed ? o : i;
+            matrix[o * taps + i] = hat(size[0], to / (size[1] * size[2]), from / (size[1] * size[2])) *
+                                   hat(size[1], to / size[2] % size[1], from / size[2] % size[1]) *
+                                   hat(size[2], to % size[2], from % size[2]);
+        }
+    constexpr int64_t run = 64;
+    parallel_for((count + run - 1) / run, count * taps > 20000 ? threads : 1, [&](int64_t task, int, const StopFlag&) {
+        for (int64_t n = task * run; n < std::min(count, (task + 1) * run); ++n)
+            for (int64_t o = 0; o < taps; ++o) {
+                double total = transposed ? static_cast<double>(out[n * taps + o]) : 0.0;
+                for (int64_t i = 0; i < taps; ++i) {
+                    const double share = matrix[o * taps + i];
+                    if (share != 0.0) total += share * static_cast<double>(kernels[n * taps + i]);
+                }
+                out[n * taps + o] = static_cast<float>(total);
+            }
+    });
 }
 
 void column_sums(const float* values, int64_t rows, int64_t columns, float* out, int threads) {

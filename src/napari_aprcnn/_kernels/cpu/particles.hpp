@@ -34,6 +34,11 @@ void conv_input(const float* grad, StageSize size, const float* weight, KernelSh
 void conv_weight(const float* features, const float* tree, StageSize size, const float* grad, KernelShape kernel,
                  const int32_t* table, Segments segments, float* grad_weight, int threads);
 
+// Restriction of kernels [count][kz][ky][kx] by `steps` levels along each axis, or its transpose (the gradient), which adds
+// to out. Sums are double, in one order.
+void restrict_kernels(const float* kernels, int64_t count, const int64_t* size, int64_t steps, bool transposed, float* out,
+                      int threads);
+
 void column_sums(const float* values, int64_t rows, int64_t columns, float* out, int threads);
 
 // children [tree_rows][8] of extended indices; ranges [count][2] of tree rows, children before parents.
