@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("kernels")
 
 @pytest.fixture
 def threads(kernels):
-    """Numbers of threads to try; what was set before comes back. The reference's products are torch's, as it shares them."""
+    """Numbers of threads to try. The reference has torch share its products as it likes: reruns only."""
     before = torch.get_num_threads()
     yield (2, 2) if kernels == "python" else (1, 2, 3, 2)
     torch.set_num_threads(before)
