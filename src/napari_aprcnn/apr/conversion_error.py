@@ -12,7 +12,8 @@ from napari_aprcnn._kernels import conversion as kernels
 from napari_aprcnn._kernels import values
 from napari_aprcnn._kernels.dispatch import Stopped
 from napari_aprcnn._kernels.flows import poll_of
-from napari_aprcnn.apr.convert import LevelGrid, Meter, as_volume, level_factor, local_scale, require_finite
+from napari_aprcnn.apr.convert import Meter, as_volume, level_factor, local_scale, require_finite
+from napari_aprcnn.apr.grid import LevelGrid
 from napari_aprcnn.errors import CancelledError, ImageError
 
 if TYPE_CHECKING:

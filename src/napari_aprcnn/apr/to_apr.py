@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from napari_aprcnn.apr.convert import as_volume, level_grid, record_of, sample_values
+from napari_aprcnn.apr.convert import as_volume, level_grid, sample_values
+from napari_aprcnn.apr.grid import record_of
 from napari_aprcnn.apr.tree import ParticleTree
 from napari_aprcnn.config import ConversionConfig, PyaprConfig
 from napari_aprcnn.errors import ConfigError

@@ -21,7 +21,7 @@ from napari_aprcnn._kernels.grids import average_cells, paint_cells
 from napari_aprcnn._kernels.trees import Rows, TreeTables, build_tree, grid_shape, paint_levels
 from napari_aprcnn.apr.checks import check_levels, checked_rows, level_max_of, shape_of
 from napari_aprcnn.apr.conversion_error import ErrorReport, conversion_error
-from napari_aprcnn.apr.convert import recorded_grid
+from napari_aprcnn.apr.grid import recorded_grid
 from napari_aprcnn.apr.smooth import interpolate
 from napari_aprcnn.errors import ImageError, ParticleTreeError
 
