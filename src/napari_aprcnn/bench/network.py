@@ -7,24 +7,16 @@ then pays for page faults), so both ways are measured: as the system does it, an
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 from napari_aprcnn.bench.table import BenchTable
+from napari_aprcnn.bench.worker import KEEP_LARGE, run_worker
 from napari_aprcnn.models.configs import FAMILY
 from napari_aprcnn.models.counting import count_macs
 
 __all__ = ["table"]
 
-KEEP_LARGE = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "MALLOC_TOP_PAD_": "400000000",
-}
 BASELINE = "cellpose"
 WORKER = "napari_aprcnn.bench.network_worker"
 TIMEOUT_S = 600
@@ -48,19 +40,7 @@ def _measure(job: _Job, *, threads: int, repeats: int) -> dict[str, Any]:
         "threads": threads,
         "repeats": repeats,
     }
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
-    environment.update(KEEP_LARGE if job.keeps else {}, OMP_NUM_THREADS=str(threads))
-    done = subprocess.run(  # noqa: S603 - our own module in our own Python
-        [sys.executable, "-m", WORKER, json.dumps(order)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{WORKER} failed for {order}: {done.stderr.strip()[-500:]}")
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    result: dict[str, Any] = run_worker(WORKER, order, threads=threads, keeps=job.keeps, timeout_s=TIMEOUT_S)
     return result
 
 

@@ -6,17 +6,13 @@ Every figure comes from a process of its own, particle and pixel layers taking t
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from napari_aprcnn._kernels import instruction_set
 from napari_aprcnn._kernels.dispatch import extension
-from napari_aprcnn.bench.network import KEEP_LARGE
 from napari_aprcnn.bench.table import BenchTable
+from napari_aprcnn.bench.worker import run_worker
 
 __all__ = ["conv_rows", "table"]
 
@@ -51,19 +47,7 @@ CONV_COLUMNS = (
 
 
 def _measure(order: dict[str, Any], *, keeps: bool = True) -> Any:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
-    environment.update(KEEP_LARGE if keeps else {}, OMP_NUM_THREADS=str(order["threads"]))
-    done = subprocess.run(  # noqa: S603 - our own module in our own Python
-        [sys.executable, "-m", WORKER, json.dumps(order)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{WORKER} failed for {order}: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return run_worker(WORKER, order, threads=order["threads"], keeps=keeps, timeout_s=TIMEOUT_S)
 
 
 def conv_rows(channels: str, goal: float, records: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
