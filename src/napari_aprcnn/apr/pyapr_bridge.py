@@ -190,6 +190,8 @@ def convert_with_pyapr(
                 progress=None if progress is None else lambda passed: progress(min(0.95, passed / expected)),
                 should_cancel=should_cancel,
             )
+            if should_cancel is not None and should_cancel():
+                raise CancelledError("cancelled: the conversion was stopped on request")
             answer, arrays = load_result(folder)
     except ChildFailedError as error:
         if error.reason == "cancelled":
