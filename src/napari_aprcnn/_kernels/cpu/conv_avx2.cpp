@@ -2,6 +2,7 @@
 #define APRCNN_CONV_TABLE conv_avx2
 #define APRCNN_ROWS_TABLE rows_avx2
 #define APRCNN_CONV_NAME "avx2"
+#define APRCNN_REGISTERS 16
 #define APRCNN_LANES 8
 #define APRCNN_HALF_LANES 4
 #define APRCNN_ROWS_WIDE 6

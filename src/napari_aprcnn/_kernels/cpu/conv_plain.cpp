@@ -3,10 +3,12 @@
 #define APRCNN_ROWS_TABLE rows_plain
 #if defined(__aarch64__) || defined(_M_ARM64)
 #define APRCNN_CONV_NAME "neon"
+#define APRCNN_REGISTERS 32
 #define APRCNN_ROWS_WIDE 10
 #define APRCNN_ROWS_NARROW 12
 #else
 #define APRCNN_CONV_NAME "plain"
+#define APRCNN_REGISTERS 16
 #define APRCNN_ROWS_WIDE 5
 #define APRCNN_ROWS_NARROW 8
 #endif

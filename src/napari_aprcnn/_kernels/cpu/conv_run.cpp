@@ -223,30 +223,40 @@ void conv_weight(const float* features, const float* tree, StageSize size, const
 void restrict_kernels(const float* kernels, int64_t count, const int64_t* size, int64_t steps, bool transposed, float* out,
                       int threads) {
     const int64_t taps = size[0] * size[1] * size[2];
-    // w'[o] = sum_i w[i] max(0, 1 - |(i - h) / 2^steps - (o - h)|) along every axis.
-    const auto hat = [&](int64_t n, int64_t o, int64_t i) {
+    // w'[o] = sum_i w[i] max(0, 1 - |(i - h) / 2^steps - (o - h)|) along one axis after the other.
+    std::vector<double> matrix[3];
+    for (int axis = 0; axis < 3; ++axis) {
+        const int64_t n = size[axis];
         const double h = static_cast<double>(n / 2), scale = 1.0 / static_cast<double>(int64_t{1} << std::min<int64_t>(steps, 62));
-        return std::max(0.0, 1.0 - std::fabs((static_cast<double>(i) - h) * scale - (static_cast<double>(o) - h)));
-    };
-    std::vector<double> matrix(taps * taps);
-    for (int64_t o = 0; o < taps; ++o)
-        for (int64_t i = 0; i < taps; ++i) {
-            const int64_t to = transposed ? i : o, from = transposed ? o : i;
-            matrix[o * taps + i] = hat(size[0], to / (size[1] * size[2]), from / (size[1] * size[2])) *
-                                   hat(size[1], to / size[2] % size[1], from / size[2] % size[1]) *
-                                   hat(size[2], to % size[2], from % size[2]);
-        }
-    constexpr int64_t run = 64;
-    parallel_for((count + run - 1) / run, count * taps > 20000 ? threads : 1, [&](int64_t task, int, const StopFlag&) {
-        for (int64_t n = task * run; n < std::min(count, (task + 1) * run); ++n)
-            for (int64_t o = 0; o < taps; ++o) {
-                double total = transposed ? static_cast<double>(out[n * taps + o]) : 0.0;
-                for (int64_t i = 0; i < taps; ++i) {
-                    const double share = matrix[o * taps + i];
-                    if (share != 0.0) total += share * static_cast<double>(kernels[n * taps + i]);
-                }
-                out[n * taps + o] = static_cast<float>(total);
+        matrix[axis].resize(n * n);
+        for (int64_t o = 0; o < n; ++o)
+            for (int64_t i = 0; i < n; ++i) {
+                const double at = (static_cast<double>(i) - h) * scale - (static_cast<double>(o) - h);
+                matrix[axis][transposed ? i * n + o : o * n + i] = std::max(0.0, 1.0 - std::fabs(at));
             }
+    }
+    const int64_t strides[3] = {size[1] * size[2], size[2], 1};
+    constexpr int64_t run = 64;
+    parallel_for((count + run - 1) / run, count * taps > 100000 ? threads : 1, [&](int64_t task, int, const StopFlag&) {
+        std::vector<double> from(taps), to(taps);
+        for (int64_t n = task * run; n < std::min(count, (task + 1) * run); ++n) {
+            std::copy(kernels + n * taps, kernels + (n + 1) * taps, from.begin());
+            for (int axis = 2; axis >= 0; --axis) {
+                const int64_t length = size[axis], stride = strides[axis];
+                if (length == 1) continue;
+                for (int64_t t = 0; t < taps; ++t) {
+                    const int64_t o = t / stride % length;
+                    const double* line = from.data() + t - o * stride;
+                    const double* share = matrix[axis].data() + o * length;
+                    double total = 0.0;
+                    for (int64_t i = 0; i < length; ++i) total += share[i] * line[i * stride];
+                    to[t] = total;
+                }
+                from.swap(to);
+            }
+            for (int64_t t = 0; t < taps; ++t)
+                out[n * taps + t] = static_cast<float>(from[t] + (transposed ? static_cast<double>(out[n * taps + t]) : 0.0));
+        }
     });
 }
 
