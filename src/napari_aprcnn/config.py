@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.frozen import Frozen
 
 __all__ = [
     "AxisMapping",
@@ -27,36 +28,6 @@ __all__ = [
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Dimensionality = Literal["auto", "2d", "planes", "stitch"]
-
-
-class Frozen(BaseModel):
-    """Base of every configuration: immutable, no unknown keys, errors as `ConfigError`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ConfigError(_sentence(type(self).__name__, error)) from error
-
-    def replace(self, **changes: Any) -> Self:
-        """Return a copy with some values changed, validated again.
-
-        Raises
-        ------
-        ConfigError
-            If a value is out of range or a name unknown.
-        """
-        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
-
-
-def _sentence(name: str, error: ValidationError) -> str:
-    parts = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or name
-        parts.append(f"{where}: got {item.get('input')!r}; {item['msg'].removeprefix('Value error, ')}")
-    return "; ".join(parts)
 
 
 class AxisMapping(Frozen):
@@ -408,7 +379,7 @@ class TrainConfig(Frozen):
     diameter_px: Positive = 25.0
     collage: float = Field(default=0.15, ge=0, le=1)
     tissue: float = Field(default=0.15, ge=0, le=1)
-    shares: dict[str, float] = {}
+    shares: dict[str, float] = Field(default_factory=dict)
     ema_decay: float = Field(default=0.998, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = Field(default=0, ge=0)

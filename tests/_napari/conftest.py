@@ -37,3 +37,11 @@ def pytest_collection_modifyitems(items):
 def _own_settings(tmp_path, monkeypatch):
     """No test reads or writes the settings of whoever runs it."""
     monkeypatch.setenv("APRCNN_CONFIG_DIR", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def viewer():
+    """Layers without a window."""
+    from napari.components import ViewerModel
+
+    return ViewerModel()

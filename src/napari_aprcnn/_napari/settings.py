@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import platformdirs
 
-from napari_aprcnn.config import Frozen, SegmentConfig
+from napari_aprcnn.config import SegmentConfig
 from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.frozen import Frozen
 from napari_aprcnn.io.atomic import write_text
 
 __all__ = ["Preferences", "Settings", "load_settings", "preferences", "save_settings", "settings_path"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_aprcnn._kernels.trees import Rows, find_jump, grid_shape, paint_levels
 from napari_aprcnn.errors import ImageError, ParticleTreeError
 
-__all__ = ["check_levels", "checked_rows", "level_max_of", "shape_of"]
+__all__ = ["check_levels", "checked_rows", "checked_values", "half_grid", "level_max_of", "shape_of"]
 
 Shape: TypeAlias = tuple[int, int, int]
 _MOST_CELLS_A_SIDE = 65536  # positions along x are uint16
@@ -37,6 +37,57 @@ def shape_of(shape: tuple[int, ...]) -> Shape:
         raise ImageError(f"got a side of {max(shape)} voxels, expected at most {_MOST_CELLS_A_SIDE}; cut the image")
     full = (1,) * (3 - len(shape)) + tuple(int(n) for n in shape)
     return full[0], full[1], full[2]
+
+
+def half_grid(levels: NDArray[np.integer], shape: Shape, level_max: int, *, check: bool) -> NDArray[np.uint8]:
+    """Level of each cell of 2x2x2 voxels, of levels given for each cell or for each voxel.
+
+    Parameters
+    ----------
+    levels
+        Levels 1..level_max; ``shape``, or half of it (rounded up) along every axis; leading axes of one may be absent.
+    shape, level_max
+        Of the image.
+    check
+        Whether to check that the voxels of a cell agree.
+
+    Raises
+    ------
+    ParticleTreeError
+        If levels are out of range, of another shape, or differ within a cell.
+    """
+    half = grid_shape(shape, level_max, level_max - 1)
+    grid = levels.reshape((1,) * (3 - levels.ndim) + levels.shape) if levels.ndim < 3 else levels
+    if not np.issubdtype(grid.dtype, np.integer) or grid.min() < 1 or grid.max() > level_max:
+        raise ParticleTreeError(
+            f"got levels of dtype {grid.dtype} from {grid.min()} to {grid.max()}, expected integers 1 to "
+            f"{level_max} for an image of shape {shape}"
+        )
+    if grid.shape == shape and shape != half:
+        cells = grid[::2, ::2, ::2]
+        whole = cells.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(slice(n) for n in shape)]
+        if check and not np.array_equal(whole, grid):
+            raise ParticleTreeError("got levels that differ within a cell of 2x2x2 voxels; such cells tile no tree")
+        grid = cells
+    if grid.shape != half:
+        raise ParticleTreeError(f"got levels of shape {grid.shape}, expected {shape} or {half}")
+    return np.ascontiguousarray(grid, np.uint8)
+
+
+def checked_values(values: ArrayLike | None, particles: int) -> NDArray[Any]:
+    """Values that are one for each particle.
+
+    Raises
+    ------
+    ParticleTreeError
+        If there are none, or not one for each particle.
+    """
+    if values is None:
+        raise ParticleTreeError("got a tree without intensities, expected values; give them, or make it with to_apr")
+    found = np.asarray(values)
+    if found.shape != (particles,):
+        raise ParticleTreeError(f"got values of shape {found.shape}, expected one for each of {particles} particles")
+    return found
 
 
 def check_levels(shape: Shape, level_max: int, particles: Rows, grid: NDArray[np.uint8], threads: int | None) -> None:

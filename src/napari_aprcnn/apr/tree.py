@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_aprcnn._kernels.grids import average_cells, paint_cells
 from napari_aprcnn._kernels.trees import Rows, TreeTables, build_tree, grid_shape, paint_levels
-from napari_aprcnn.apr.checks import check_levels, checked_rows, level_max_of, shape_of
+from napari_aprcnn.apr.checks import check_levels, checked_rows, checked_values, half_grid, level_max_of, shape_of
 from napari_aprcnn.apr.conversion_error import ErrorReport, conversion_error
 from napari_aprcnn.apr.grid import recorded_grid
 from napari_aprcnn.apr.smooth import interpolate
@@ -40,8 +40,7 @@ class ParticleTree:
     """Particles that tile an image, with or without an intensity each. Immutable.
 
     Made by `napari_aprcnn.to_apr` from an image, by `from_levels` from a grid of levels, by `from_rows` from stored
-    rows,
-    or by `napari_aprcnn.apr.files.read_apr` from a file.
+    rows, or by `napari_aprcnn.apr.files.read_apr` from a file.
 
     Attributes
     ----------
@@ -146,22 +145,7 @@ class ParticleTree:
         given = np.asarray(levels)
         full = shape_of(tuple(given.shape) if shape is None else tuple(shape))
         level_max = level_max_of(full)
-        half = grid_shape(full, level_max, level_max - 1)
-        grid = given.reshape((1,) * (3 - given.ndim) + given.shape) if given.ndim < 3 else given
-        if not np.issubdtype(grid.dtype, np.integer) or grid.min() < 1 or grid.max() > level_max:
-            raise ParticleTreeError(
-                f"got levels of dtype {grid.dtype} from {grid.min()} to {grid.max()}, expected integers 1 to "
-                f"{level_max} for an image of shape {full}"
-            )
-        if grid.shape == full and full != half:
-            cells = grid[::2, ::2, ::2]
-            whole = cells.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(slice(n) for n in full)]
-            if check and not np.array_equal(whole, grid):
-                raise ParticleTreeError("got levels that differ within a cell of 2x2x2 voxels; such cells tile no tree")
-            grid = cells
-        if grid.shape != half:
-            raise ParticleTreeError(f"got levels of shape {grid.shape}, expected {full} or {half}")
-        grid = np.ascontiguousarray(grid, np.uint8)
+        grid = half_grid(given, full, level_max, check=check)
         particles, nodes = build_tree(grid, full, level_max, threads=threads)
         if check:
             check_levels(full, level_max, particles, grid, threads)
@@ -277,18 +261,6 @@ class ParticleTree:
         """Give a tree of the same particles with other values; the arrays are shared."""
         return type(self)(self.shape, self.particles, self.nodes, intensities=values, conversion=self.conversion)
 
-    def _values(self, values: ArrayLike | None) -> NDArray[Any]:
-        found = self.intensities if values is None else np.asarray(values)
-        if found is None:
-            raise ParticleTreeError(
-                "got a tree without intensities, expected values; give them, or make it with to_apr"
-            )
-        if found.shape != (len(self),):
-            raise ParticleTreeError(
-                f"got values of shape {found.shape}, expected one for each of {len(self)} particles"
-            )
-        return found
-
     def reconstruct(
         self, values: ArrayLike | None = None, *, smooth: bool = False, threads: int | None = None
     ) -> NDArray[Any]:
@@ -313,7 +285,7 @@ class ParticleTree:
         ParticleTreeError
             If there are no values, or not one for each particle.
         """
-        found = self._values(values)
+        found = checked_values(self.intensities if values is None else values, len(self))
         if smooth:
             return interpolate(self, found.astype(np.float32))
         return paint_cells(found, self.cells(), self.shape, threads=threads)
@@ -336,11 +308,11 @@ class ParticleTree:
 
         A child counts as one whatever its extent at an odd border, as the particle layers have it.
         """
-        found = self._values(values).astype(np.float64)
+        found = checked_values(self.intensities if values is None else values, len(self))
         table = np.empty((self.node_count, 8), np.int32)
         count = len(self)
         self.tables.children(self.level_max, (0, count, count + self.node_count), table)
-        every = np.concatenate([found, np.zeros(self.node_count + 1)])
+        every = np.concatenate([found.astype(np.float64), np.zeros(self.node_count + 1)])
         for level in range(self.level_max - 1, -1, -1):
             first, last = self.nodes.offsets[self.nodes.level_rows[level : level + 2]]
             own = table[first:last]

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from napari_aprcnn.config import Frozen
 from napari_aprcnn.errors import ConfigError, WeightsError
+from napari_aprcnn.frozen import Frozen
 
 __all__ = ["ModelCard", "read_card"]
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from napari_aprcnn.config import Frozen
 from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.frozen import Frozen
 
 __all__ = ["FAMILY", "FamilyConfig", "family_config"]
 

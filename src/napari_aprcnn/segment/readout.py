@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from napari_aprcnn.config import Frozen
+from napari_aprcnn.frozen import Frozen
 from napari_aprcnn.segment.memory import words_bytes
 
 __all__ = ["Readout", "package_versions"]

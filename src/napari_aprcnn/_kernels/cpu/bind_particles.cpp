@@ -24,7 +24,6 @@ int64_t cell_count(const Table& cells) {
 }
 
 using Floats = Array<const float>;
-using Halves = Array<const uint16_t>;
 using Longs = Array<const int64_t>;
 
 template <class A>
@@ -58,53 +57,39 @@ PoolTable pool_table(const Table& children, const Longs& ranges, int64_t rows) {
     return {children.data(), ranges.data(), rows_of(ranges), rows, rows_of(children)};
 }
 
+// A forward convolution of features of type T; the bias is float32.
+template <class T, class Work>
+void bind_forward(nb::module_& m, const char* name, Work work) {
+    m.def(name, [work](const Array<const T>& features, const Array<const T>& tree, const Array<const T>& weight,
+                       nb::object bias, const Table& table, const Longs& segments, const Array<T>& out, int threads) {
+        const KernelShape kernel = kernel_shape(weight, table);
+        const StageSize size{rows_of(features), rows_of(tree) - 1};
+        same_size(features.size(), size.rows * kernel.in, "features do not fit the weight");
+        same_size(tree.size(), (size.tree_rows + 1) * kernel.in, "the tree does not fit the weight");
+        same_size(table.size(), size.rows * kernel.taps, "the table does not fit the features");
+        same_size(out.size(), size.rows * kernel.out, "out does not fit the features");
+        const float* added = nullptr;
+        Floats given;
+        if (!bias.is_none()) {
+            given = nb::cast<Floats>(bias);
+            same_size(given.size(), kernel.out, "the bias does not fit the weight");
+            added = given.data();
+        }
+        const nb::gil_scoped_release released;
+        work(features.data(), tree.data(), size, weight.data(), kernel, added, table.data(), segments_of(segments), out.data(),
+             threads);
+    }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "table"_a.noconvert(),
+          "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+}
+
 void bind_conv(nb::module_& m) {
     m.def("conv_instruction_set", [] { return std::string(conv_table().name); });
 
-    m.def("conv_forward", [](const Floats& features, const Floats& tree, const Floats& weight, nb::object bias,
-                             const Table& table, const Longs& segments, const Array<float>& out, int threads) {
-        const KernelShape kernel = kernel_shape(weight, table);
-        const StageSize size{rows_of(features), rows_of(tree) - 1};
-        same_size(features.size(), size.rows * kernel.in, "features do not fit the weight");
-        same_size(tree.size(), (size.tree_rows + 1) * kernel.in, "the tree does not fit the weight");
-        same_size(table.size(), size.rows * kernel.taps, "the table does not fit the features");
-        same_size(out.size(), size.rows * kernel.out, "out does not fit the features");
-        const float* added = nullptr;
-        Floats given;
-        if (!bias.is_none()) {
-            given = nb::cast<Floats>(bias);
-            same_size(given.size(), kernel.out, "the bias does not fit the weight");
-            added = given.data();
-        }
-        const nb::gil_scoped_release released;
-        conv_forward(features.data(), tree.data(), size, weight.data(), kernel, added, table.data(), segments_of(segments),
-                     out.data(), threads);
-    }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "table"_a.noconvert(),
-          "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+    bind_forward<float>(m, "conv_forward", conv_forward);
 
     m.def("has_bf16_products", [] { return has_bf16_products(); });
 
-    m.def("conv_forward_bf16", [](const Halves& features, const Halves& tree, const Halves& weight, nb::object bias,
-                                  const Table& table, const Longs& segments, const Array<uint16_t>& out, int threads) {
-        const KernelShape kernel = kernel_shape(weight, table);
-        const StageSize size{rows_of(features), rows_of(tree) - 1};
-        same_size(features.size(), size.rows * kernel.in, "features do not fit the weight");
-        same_size(tree.size(), (size.tree_rows + 1) * kernel.in, "the tree does not fit the weight");
-        same_size(table.size(), size.rows * kernel.taps, "the table does not fit the features");
-        same_size(out.size(), size.rows * kernel.out, "out does not fit the features");
-        const float* added = nullptr;
-        Floats given;
-        if (!bias.is_none()) {
-            given = nb::cast<Floats>(bias);
-            same_size(given.size(), kernel.out, "the bias does not fit the weight");
-            added = given.data();
-        }
-        if (!has_bf16_products()) throw std::runtime_error("this processor has no bfloat16 products");
-        const nb::gil_scoped_release released;
-        conv_forward_bf16(features.data(), tree.data(), size, weight.data(), kernel, added, table.data(),
-                          segments_of(segments), out.data(), threads);
-    }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "table"_a.noconvert(),
-          "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+    bind_forward<uint16_t>(m, "conv_forward_bf16", conv_forward_bf16);
 
     m.def("conv_input", [](const Floats& grad, const Floats& weight, const Table& table, const Longs& slabs,
                            const Array<float>& grad_features, const Array<float>& grad_tree, int threads) {

@@ -116,6 +116,7 @@ bool has_bf16_products() {
 void conv_forward_bf16(const uint16_t* features, const uint16_t* tree, StageSize size, const uint16_t* weight,
                        KernelShape kernel, const float* bias, const int32_t* table, Segments segments, uint16_t* out,
                        int threads) {
+    if (!has_bf16_products()) throw std::runtime_error("this processor has no bfloat16 products");
     if (kernel.in % 2 != 0) throw std::invalid_argument("expected an even number of input channels");
     struct Task {
         int64_t first, last, depth;
