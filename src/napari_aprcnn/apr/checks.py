@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_aprcnn._kernels.trees import Rows, find_jump, grid_shape, paint_levels
 from napari_aprcnn.errors import ImageError, ParticleTreeError
 
-__all__ = ["check_levels", "checked_rows", "checked_values", "half_grid", "level_max_of", "shape_of"]
+__all__ = ["Shape", "check_levels", "checked_rows", "checked_values", "half_grid", "level_max_of", "shape_of"]
 
 Shape: TypeAlias = tuple[int, int, int]
 _MOST_CELLS_A_SIDE = 65536  # positions along x are uint16

@@ -19,15 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_aprcnn._kernels.grids import average_cells, paint_cells
 from napari_aprcnn._kernels.trees import Rows, TreeTables, build_tree, grid_shape, paint_levels
-from napari_aprcnn.apr.checks import check_levels, checked_rows, checked_values, half_grid, level_max_of, shape_of
+from napari_aprcnn.apr import checks
+from napari_aprcnn.apr.checks import Shape, level_max_of, shape_of
 from napari_aprcnn.apr.conversion_error import ErrorReport, conversion_error
 from napari_aprcnn.apr.grid import recorded_grid
 from napari_aprcnn.apr.smooth import interpolate
 from napari_aprcnn.errors import ImageError, ParticleTreeError
 
 __all__ = ["ParticleTree", "level_max_of", "shape_of"]
-
-Shape = tuple[int, int, int]
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -142,13 +141,12 @@ class ParticleTree:
         ParticleTreeError
             If the levels are out of range, do not tile the image, or jump by more than one between neighbours.
         """
-        given = np.asarray(levels)
-        full = shape_of(tuple(given.shape) if shape is None else tuple(shape))
+        full = shape_of(np.shape(levels) if shape is None else tuple(shape))
         level_max = level_max_of(full)
-        grid = half_grid(given, full, level_max, check=check)
+        grid = checks.half_grid(np.asarray(levels), full, level_max, check=check)
         particles, nodes = build_tree(grid, full, level_max, threads=threads)
         if check:
-            check_levels(full, level_max, particles, grid, threads)
+            checks.check_levels(full, level_max, particles, grid, threads)
         return cls(full, particles, nodes, intensities=intensities, conversion=conversion)
 
     @classmethod
@@ -181,7 +179,7 @@ class ParticleTree:
             If the rows do not fit the shape, do not tile the image, are out of order, or jump by more than one level.
         """
         full = shape_of(tuple(shape))
-        rows, levels = checked_rows(full, level_max_of(full), x, offsets)
+        rows, levels = checks.checked_rows(full, level_max_of(full), x, offsets)
         tree = cls.from_levels(levels, shape=full, intensities=intensities, conversion=conversion, threads=threads)
         made = tree.particles
         if not (np.array_equal(made.x, rows.x) and np.array_equal(made.offsets, rows.offsets)):
@@ -285,7 +283,7 @@ class ParticleTree:
         ParticleTreeError
             If there are no values, or not one for each particle.
         """
-        found = checked_values(self.intensities if values is None else values, len(self))
+        found = checks.checked_values(self.intensities if values is None else values, len(self))
         if smooth:
             return interpolate(self, found.astype(np.float32))
         return paint_cells(found, self.cells(), self.shape, threads=threads)
@@ -308,7 +306,7 @@ class ParticleTree:
 
         A child counts as one whatever its extent at an odd border, as the particle layers have it.
         """
-        found = checked_values(self.intensities if values is None else values, len(self))
+        found = checks.checked_values(self.intensities if values is None else values, len(self))
         table = np.empty((self.node_count, 8), np.int32)
         count = len(self)
         self.tables.children(self.level_max, (0, count, count + self.node_count), table)
