@@ -23,6 +23,7 @@ __all__ = [
     "ParticleTreeError",
     "StageError",
     "TrainingDataError",
+    "TrainingError",
     "WeightsError",
 ]
 
@@ -85,6 +86,10 @@ class MissingDependencyError(AprcnnError, ImportError):
 
 class TrainingDataError(AprcnnError, ValueError):
     """Image and label pairs that cannot be trained on."""
+
+
+class TrainingError(AprcnnError, RuntimeError):
+    """A training whose process has ended before it was done."""
 
 
 class CancelledError(AprcnnError, RuntimeError):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from napari_aprcnn._kernels import particle_stages, particles
+from napari_aprcnn._kernels import particle_layer, particle_stages
 from napari_aprcnn._kernels import reference_particles as reference
 from napari_aprcnn._kernels.triton import conv as conv_module
 from napari_aprcnn._kernels.triton import operators as ops
@@ -343,8 +343,8 @@ def test_registered_operators_run_the_kernels_and_build_tables_once(monkeypatch:
     monkeypatch.setattr(conv_module, "conv_tables", lambda *parts: (built.append(1), build(*parts))[1])
 
     def layers(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        tree = particles.fill_tree(x, s.children, s.node_ranges)
-        y = particles.gather_conv(x, tree, weight, bias, s.neighbours, s.segments, slabs, s.cells)
+        tables = (s.children, s.node_ranges, s.neighbours, s.segments, slabs, s.cells)
+        y, _ = particle_layer.particle_conv(x, weight, bias, *tables)
         pooled, _ = particle_stages.pool(y, s.pool_children, s.pool_ranges, coarse.rows)
         return y + particle_stages.upsample(pooled, s.pool_children, s.pool_ranges, s.rows)
 

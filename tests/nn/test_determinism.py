@@ -30,15 +30,6 @@ def assert_same_for_any_threads(net, x, stage, threads):
             assert torch.equal(got, expected), f"tensor {number} differs with {count} threads"
 
 
-def without_norms(net):
-    """The norms' statistics are torch's own sums, which it shares among threads as it likes."""
-    for module in list(net.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.GroupNorm):
-                setattr(module, name, torch.nn.Identity())
-    return net
-
-
 @pytest.mark.parametrize(
     ("shape", "kernel"),
     [((30, 26, 37), (3, 3, 3)), ((3, 200, 200), (3, 3, 3)), ((3, 90, 200), (1, 3, 3)), ((150, 130), (1, 3, 3))],
@@ -48,7 +39,27 @@ def test_small_unet(kernels, shape, kernel, threads):
         shape = (3, 60, 70)
     torch.manual_seed(0)
     stage = nn.Forest(random_tree(shape, 7, 0.01 if len(shape) == 3 else 0.2)).stage(0)
-    assert_same_for_any_threads(without_norms(UNet(kernel)), random_features(stage, 1), stage, threads)
+    assert_same_for_any_threads(UNet(kernel), random_features(stage, 1), stage, threads)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16, 40])
+@pytest.mark.parametrize("name", ["group", "instance", "batch", "batch, evaluated"])
+def test_norms(kernels, name, channels):
+    """Rows of several parts, in a batch of trees; the last parts are no multiple of anything."""
+    trees = [random_tree((40, 37, 35), 1, 0.3), random_tree((90, 73), 2, 0.5)]
+    stage = nn.Forest(trees).stage(0)
+    norms = {
+        "group": lambda: nn.GroupNorm(1, channels, relu=True),
+        "instance": lambda: nn.InstanceNorm(channels, affine=True),
+    }
+    layer = norms[name]() if name in norms else nn.BatchNorm(channels, relu=True)
+    layer.train("evaluated" not in name)
+    before = torch.get_num_threads()
+    try:
+        counts = (2, 2) if kernels == "python" else (1, 2, 3, 5)
+        assert_same_for_any_threads(layer, random_features(stage, channels), stage, counts)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("shape", [(40, 40, 20), (2, 160, 180), (9, 90, 40)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from functools import cache
 
 import pytest
@@ -11,8 +13,9 @@ from layer_tools import KERNELS, UNet, assert_close, gradients, random_features
 
 from napari_aprcnn import nn
 from napari_aprcnn._kernels import use_kernels
+from napari_aprcnn._kernels.particle_layer import particle_conv
 from napari_aprcnn._kernels.particle_stages import cell_means, pool, reconstruct, upsample
-from napari_aprcnn._kernels.particles import fill_tree, gather_conv, restrict_filters
+from napari_aprcnn._kernels.particles import fill_tree, restrict_filters
 from trees import random_tree
 
 OPS = torch.ops.napari_aprcnn
@@ -66,6 +69,11 @@ def arguments(stage: nn.Stage, dtype: torch.dtype) -> dict[str, list[tuple]]:
         ],
         "gather_conv_input": [(grad, weight.detach(), neighbours, segments, slabs, cells, nodes)],
         "gather_conv_weight": [(grad, x.detach(), fixed, neighbours, segments, list(weight.shape))],
+        "particle_conv": [
+            (x, weight, added, *tree, neighbours, segments, slabs, where)
+            for added, where in ((bias, cells), (None, None))
+        ],
+        "particle_conv_input": [(grad, weight.detach(), *tree, neighbours, segments, slabs, cells)],
         "column_sums": [(x,)],
         "pool": [(x, *pooling, coarse.rows)],
         "pool_back": [(values(coarse.rows, c, dtype=dtype, grad=False), slot, *pooling, rows)],
@@ -73,6 +81,24 @@ def arguments(stage: nn.Stage, dtype: torch.dtype) -> dict[str, list[tuple]]:
         "upsample_back": [(x.detach(), *pooling, coarse.rows)],
         "reconstruct": [(values(item, c, dtype=dtype), cells[:item], shape)],
         "cell_sums": [(dense, cells[:item], mean) for mean in (False, True)],
+        **norm_arguments(stage, dtype),
+    }
+
+
+def norm_arguments(stage: nn.Stage, dtype: torch.dtype) -> dict[str, list[tuple]]:
+    starts, c = stage.item_starts(), 4
+    x = values(stage.rows, c, dtype=dtype)
+    weight, bias, centre = (values(c, dtype=dtype, seed=seed) for seed in (1, 2, 3))
+    grad = values(stage.rows, c, dtype=dtype, grad=False, seed=4)
+    settings = [(starts, 2, weight, bias, 1e-5, relu) for relu in (False, True)]
+    settings += [(starts, c, None, None, 0.1, True), (stage.item_starts(whole=True), 1, weight, bias, 1e-5, True)]
+    statistics = OPS.group_norm(x.detach(), *settings[0])[1:]
+    fixed = [t.detach() for t in (centre, weight, bias)]
+    return {
+        "group_norm": [(x, *given) for given in settings],
+        "group_norm_back": [(grad, x.detach(), starts, *statistics, *fixed[1:], relu) for relu in (False, True)],
+        "scale_shift": [(x, centre, weight, bias, relu) for relu in (False, True)],
+        "scale_shift_back": [(grad, x.detach(), *fixed, relu) for relu in (False, True)],
     }
 
 
@@ -94,7 +120,7 @@ def test_registration(name):
 
 
 @pytest.mark.parametrize("depth", [0, 1])
-@pytest.mark.parametrize("name", [n for n in NAMES if not n.endswith("_back") and not n.startswith("gather_conv_")])
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.endswith("_back") and "_conv_" not in n])
 def test_gradient_against_differences(name, depth):
     stage = small_forest().stage(depth)
     for given in arguments(stage, torch.float64)[name]:
@@ -110,7 +136,7 @@ def test_gradient_against_differences(name, depth):
             return out[0] if isinstance(out, tuple) else out
 
         assert places
-        assert torch.autograd.gradcheck(run, [given[i] for i in places], fast_mode=name == "gather_conv")
+        assert torch.autograd.gradcheck(run, [given[i] for i in places], fast_mode=name.endswith("_conv"))
 
 
 # --- compiled against float64 ---------------------------------------------------------------------------------
@@ -121,8 +147,8 @@ def convolve(stage, kernel, inside, outside, dtype):
     weight = (values(3, outside, inside, *kernel, dtype=torch.float32, grad=False) / size**0.5).to(dtype)
     weight.requires_grad_()
     bias = values(outside, dtype=torch.float32, grad=False, seed=1).to(dtype).requires_grad_()
-    tree = fill_tree(x, stage.children(), stage.node_ranges())
-    out = gather_conv(x, tree, restrict_filters(weight, stage.depths), bias, *tables_of(stage, kernel))
+    tree = (stage.children(), stage.node_ranges())
+    out, _ = particle_conv(x, restrict_filters(weight, stage.depths), bias, *tree, *tables_of(stage, kernel))
     out.backward(values(stage.rows, outside, dtype=torch.float32, grad=False, seed=2).to(dtype))
     return {"output": out.detach(), "input": x.grad, "weight": weight.grad, "bias": bias.grad}
 
@@ -213,9 +239,9 @@ class Tables(torch.nn.Module):
         self.depths, self.rows, self.coarse = stage.depths, stage.rows, stage.coarser().rows
 
     def forward(self, x, children, ranges, neighbours, segments, slabs, cells, pool_children, pool_ranges):
-        tree = fill_tree(x, children, ranges)
         kernels = restrict_filters(self.weight, self.depths)
-        y = torch.relu(gather_conv(x, tree, kernels, self.bias, neighbours, segments, slabs, cells))
+        tables = (children, ranges, neighbours, segments, slabs, cells)
+        y = torch.relu(particle_conv(x, kernels, self.bias, *tables)[0])
         pooled, _ = pool(y, pool_children, pool_ranges, self.coarse)
         return y + upsample(pooled, pool_children, pool_ranges, self.rows)
 
@@ -249,7 +275,7 @@ def test_exported_function_of_operators():
     stage = ragged_forest().stage(0)
     net, given = Tables(stage), tensors_of(stage)
     program = torch.export.export(net, given)
-    assert {"napari_aprcnn.gather_conv.default", "napari_aprcnn.pool.default"} <= {
+    assert {"napari_aprcnn.particle_conv.default", "napari_aprcnn.pool.default"} <= {
         str(node.target) for node in program.graph.nodes
     }
     assert torch.equal(program.module()(*given), net(*given))
@@ -281,3 +307,19 @@ def test_reference_is_used_for_double(kernels):
         use_kernels(before)
     for a, b in zip(got, expected, strict=True):
         assert torch.equal(a, b)
+
+
+def test_plain_inference_imports_no_compiler():
+    """A window that has loaded Mesa's LLVM must not meet triton's: the process would end."""
+    script = """
+import sys
+import torch
+from napari_aprcnn import to_apr
+from napari_aprcnn.nn import APRConv, ParticleTensor
+tree = to_apr(torch.rand(9, 9, 9).numpy())
+with torch.inference_mode():
+    APRConv(1, 2, 3)(ParticleTensor.from_trees([tree]))
+print("torch._dynamo" in sys.modules, "triton" in sys.modules)
+"""
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["False", "False"]

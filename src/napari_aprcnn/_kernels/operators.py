@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,54 @@ NAMESPACE = "napari_aprcnn"
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def operator(name: str) -> Any:
+class Operator:
+    """A registered operator of torch that plain inference calls without torch's dispatcher.
+
+    The first call through the dispatcher imports ``torch._dynamo``, and with it triton: seconds, and a crash of the
+    process where a window has loaded another LLVM before (Mesa does). Gradients, autocast, tracing, compilation and
+    tensors that are no plain ones go through the dispatcher as ever.
+
+    Parameters
+    ----------
+    function
+        What is computed.
+    name
+        Of the operator, within the namespace.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self._function = function
+        self._definition = torch.library.custom_op(f"{NAMESPACE}::{name}", function, mutates_args=())
+        self._overload = getattr(getattr(torch.ops, NAMESPACE), name).default
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.__module__ = function.__module__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or not _is_plain((*args, *kwargs.values())):
+            return self._overload(*args, **kwargs)
+        return self._function(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._definition, name)
+
+
+def _is_plain(args: tuple[Any, ...]) -> bool:
+    """Whether a call has nothing to do but to compute."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    grads = torch.is_grad_enabled()
+    for x in args:
+        if isinstance(x, Tensor):
+            known = type(x) is Tensor or type(x) is torch.nn.Parameter
+            if not known or (grads and x.requires_grad) or torch.is_autocast_enabled(x.device.type):
+                return False
+    return True
+
+
+def operator(name: str) -> Callable[[Callable[..., Any]], Any]:
     """Decorator that registers a function as the operator ``napari_aprcnn::name``."""
-    return torch.library.custom_op(f"{NAMESPACE}::{name}", mutates_args=())
+    return lambda function: Operator(function, name)
 
 
 def compiled_for(*tensors: Tensor) -> Any:

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from napari_aprcnn._kernels import reference_particles as reference
@@ -39,7 +40,10 @@ from napari_aprcnn._kernels.triton.choice import on_gpu
 
 __all__ = [
     "column_sums",
+    "conv_input",
+    "conv_weight",
     "fill_tree",
+    "fill_tree_back",
     "gather_conv",
     "restrict_filters",
 ]
@@ -132,7 +136,7 @@ def _(x: Tensor, children: Tensor, node_ranges: Tensor) -> Tensor:
 
 
 @operator("fill_tree_back")
-def _fill_tree_back(grad: Tensor, children: Tensor, node_ranges: Tensor, rows: int) -> Tensor:
+def fill_tree_back(grad: Tensor, children: Tensor, node_ranges: Tensor, rows: int) -> Tensor:
     kernel = on_gpu("fill_tree_back", grad)
     if kernel is not None:
         found: Tensor = kernel(grad, children, node_ranges, rows)
@@ -142,11 +146,12 @@ def _fill_tree_back(grad: Tensor, children: Tensor, node_ranges: Tensor, rows: i
     if module is None:
         return reference.fill_tree_back(grad, children, node_ranges, rows).to(dtype)
     out = grad.new_empty((rows, grad.shape[1]))
-    module.fill_tree_back(array(grad), array(children), array(node_ranges), out.numpy(), threads())
+    used = grad.detach().clone(memory_format=torch.contiguous_format).numpy()
+    module.fill_tree_back(used, array(children), array(node_ranges), out.numpy(), False, threads())
     return out.to(dtype)
 
 
-@_fill_tree_back.register_fake
+@fill_tree_back.register_fake
 def _(grad: Tensor, children: Tensor, node_ranges: Tensor, rows: int) -> Tensor:
     return grad.new_empty((rows, grad.shape[1]))
 
@@ -159,7 +164,7 @@ def _fill_tree_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 
 def _fill_tree_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     children, node_ranges = ctx.saved_tensors
-    return _fill_tree_back(grad.contiguous(), children, node_ranges, ctx.rows), None, None
+    return fill_tree_back(grad.contiguous(), children, node_ranges, ctx.rows), None, None
 
 
 fill_tree.register_autograd(_fill_tree_backward, setup_context=_fill_tree_context)
@@ -235,7 +240,7 @@ def _(
 
 
 @operator("gather_conv_input")
-def _conv_input(
+def conv_input(
     grad: Tensor,
     weight: Tensor,
     neighbours: Tensor,
@@ -260,7 +265,7 @@ def _conv_input(
     return features.to(dtype), tree.to(dtype)
 
 
-@_conv_input.register_fake
+@conv_input.register_fake
 def _(
     grad: Tensor,
     weight: Tensor,
@@ -275,7 +280,7 @@ def _(
 
 
 @operator("gather_conv_weight")
-def _conv_weight(
+def conv_weight(
     grad: Tensor, x: Tensor, tree: Tensor, neighbours: Tensor, segments: Tensor, shape: list[int]
 ) -> Tensor:
     kernel = on_gpu("gather_conv_weight", grad, x, tree)
@@ -291,7 +296,7 @@ def _conv_weight(
     return out
 
 
-@_conv_weight.register_fake
+@conv_weight.register_fake
 def _(grad: Tensor, x: Tensor, tree: Tensor, neighbours: Tensor, segments: Tensor, shape: list[int]) -> Tensor:
     return grad.new_empty(shape)
 
@@ -345,9 +350,9 @@ def _conv_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad = grad.contiguous()
     grad_x = grad_tree = grad_weight = grad_bias = None
     if wants[0] or wants[1]:
-        grad_x, grad_tree = _conv_input(grad, weight, neighbours, segments, slabs, cells, ctx.tree_rows)
+        grad_x, grad_tree = conv_input(grad, weight, neighbours, segments, slabs, cells, ctx.tree_rows)
     if wants[2]:
-        grad_weight = _conv_weight(grad, x, tree, neighbours, segments, ctx.weight_shape)
+        grad_weight = conv_weight(grad, x, tree, neighbours, segments, ctx.weight_shape)
     if wants[3]:
         grad_bias = column_sums(grad)
     return grad_x, grad_tree, grad_weight, grad_bias, None, None, None, None

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from napari_aprcnn._kernels.particles import fill_tree, gather_conv, restrict_filters
+from napari_aprcnn._kernels.particle_layer import particle_conv
+from napari_aprcnn._kernels.particles import gather_conv, restrict_filters
 from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.nn.tensor import ParticleTensor
 
@@ -114,15 +115,17 @@ class APRConv(nn.Module):
             dtype = torch.get_autocast_dtype(kind)
             features = features.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        if self.kernel_size == (1, 1, 1):  # looks at nothing but the row itself
-            tree = features.new_zeros((1, self.in_channels))
-        else:
-            tree = fill_tree(features, stage.children(features.device), stage.node_ranges())
         # Restricted in their own precision, then rounded once.
         kernels = restrict_filters(weight, stage.depths).to(features.dtype)
         cells = stage.cells(features.device) if kind == "cuda" else None
         table = stage.neighbours(self.kernel_size, features.device)
-        out = gather_conv(features, tree, kernels, bias, table, stage.segments(), stage.slabs(self.kernel_size), cells)
+        tables = (table, stage.segments(), stage.slabs(self.kernel_size), cells)
+        if self.kernel_size == (1, 1, 1):  # looks at nothing but the row itself
+            outside = features.new_zeros((1, self.in_channels))
+            out = gather_conv(features, outside, kernels, bias, *tables)
+        else:
+            children = stage.children(features.device)
+            out, _ = particle_conv(features, kernels, bias, children, stage.node_ranges(), *tables)
         return x.with_features(out)
 
     def extra_repr(self) -> str:

@@ -1,22 +1,106 @@
-"""Normalisation over particles. Batches are ragged, so no statistic ever sees padding."""
+"""Normalisation over particles. Batches are ragged, so no statistic ever sees padding.
+
+Half-precision features are normalised in float32 at least and come back in their own dtype, also under autocast.
+Results have the same bits for any number of threads.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from napari_aprcnn.errors import ConfigError
+from napari_aprcnn._kernels.particle_norms import group_norm, scale_shift
+from napari_aprcnn.errors import ConfigError, StageError
 from napari_aprcnn.nn.tensor import ParticleTensor
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm"]
 
 
+def _check_channels(x: ParticleTensor, channels: int) -> None:
+    if x.channels != channels:
+        raise ConfigError(f"got {x.channels} channels, expected {channels}")
+
+
 class BatchNorm(nn.BatchNorm1d):
-    """`torch.nn.BatchNorm3d` on particles: statistics over all rows of the batch, one particle one vote."""
+    """`torch.nn.BatchNorm3d` on particles: statistics over all rows of the batch, one particle one vote.
+
+    Parameters
+    ----------
+    num_features
+        Channels.
+    eps, momentum, affine, track_running_stats, device, dtype
+        As torch has them.
+    relu
+        Whether a rectifier follows; in the same pass, so that it costs nothing.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        relu: bool = False,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        self.relu = relu
 
     def forward(self, x: ParticleTensor) -> ParticleTensor:  # type: ignore[override]
-        """Normalise."""
-        return x.with_features(super().forward(x.features))
+        """Normalise.
+
+        Raises
+        ------
+        ConfigError
+            If the features have other channels.
+        StageError
+            If a single row is to give the statistics (a ``ValueError``, as torch raises).
+        """
+        _check_channels(x, self.num_features)
+        if not self.training and self.running_mean is not None and self.running_var is not None:
+            return x.with_features(self._with_running(x.features, self.running_mean, self.running_var))
+        rows = x.features.shape[0]
+        if rows == 1:
+            raise StageError(
+                f"Expected more than 1 value per channel when training, got input size {tuple(x.features.shape)}; "
+                "use larger images or batches, or a GroupNorm"
+            )
+        starts = x.stage.item_starts(whole=True)
+        settings = (self.num_features, self.weight, self.bias, self.eps, self.relu)
+        out, mean, rstd = group_norm(x.features, starts, *settings)
+        if self.training and self.track_running_stats and rows:
+            with torch.no_grad():
+                self._track(mean[0], rstd[0], rows)
+        return x.with_features(out)
+
+    def _with_running(self, features: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        scale = torch.rsqrt(variance + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        shift = torch.zeros_like(scale) if self.bias is None else self.bias
+        out: Tensor = scale_shift(features, mean, scale, shift, self.relu)
+        return out
+
+    def _track(self, mean: Tensor, rstd: Tensor, rows: int) -> None:
+        """Move the running statistics; the variance is the unbiased one."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        like = self.running_mean
+        if self.momentum is None:  # the plain mean over all batches so far
+            share = self.num_batches_tracked.to(like.dtype).reciprocal()
+        else:
+            share = torch.tensor(self.momentum, dtype=like.dtype, device=like.device)
+        variance = (rstd.square().reciprocal() - self.eps).clamp_min(0) * (rows / (rows - 1))
+        self.running_mean.lerp_(mean.to(like.dtype), share)
+        self.running_var.lerp_(variance.to(like.dtype), share)
+
+    def extra_repr(self) -> str:
+        """Parameters, as torch prints them."""
+        shown: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return shown + (", relu=True" if self.relu else "")
 
 
 class GroupNorm(nn.Module):
@@ -34,6 +118,8 @@ class GroupNorm(nn.Module):
         Whether to learn a scale and a shift.
     device, dtype
         Of the parameters.
+    relu
+        Whether a rectifier follows; in the same pass, so that it costs nothing.
 
     Raises
     ------
@@ -49,11 +135,14 @@ class GroupNorm(nn.Module):
         affine: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        relu: bool = False,
     ) -> None:
         super().__init__()
         if num_groups < 1 or num_channels % num_groups:
             raise ConfigError(f"got {num_channels} channels in {num_groups} groups, expected a multiple of the groups")
         self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
+        self.relu = relu
         self.weight: nn.Parameter | None
         self.bias: nn.Parameter | None
         if affine:
@@ -78,31 +167,14 @@ class GroupNorm(nn.Module):
         ConfigError
             If the features have other channels.
         """
-        if x.channels != self.num_channels:
-            raise ConfigError(f"got {x.channels} channels, expected {self.num_channels}")
-        parts = [self._normalise(x.item(i)) for i in range(x.batch_size)]
-        return x.with_features(parts[0] if len(parts) == 1 else torch.cat(parts))
-
-    def _normalise(self, features: Tensor) -> Tensor:
-        """Rows of one tree: scale and shift of every channel are found first, then applied in one pass."""
-        channels = features.shape[1]
-        groups, width = self.num_groups, channels // self.num_groups
-        wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-        # Centred second moments of the channels, combined into those of the groups.
-        spread, mean = torch.var_mean(wide, dim=0, correction=0)
-        centre = mean.view(groups, width).mean(1, keepdim=True)
-        variance = (spread.view(groups, width) + (mean.view(groups, width) - centre) ** 2).mean(1, keepdim=True)
-        scale = torch.rsqrt(variance + self.eps).expand(-1, width).reshape(channels)
-        centre = centre.expand(-1, width).reshape(channels)
-        if self.weight is None or self.bias is None:
-            return ((wide - centre) * scale).to(features.dtype)
-        # Centred first: with a mean far from zero, scale and shift in one would cancel.
-        scale = scale * self.weight.to(scale.dtype)
-        return torch.addcmul(self.bias.to(scale.dtype), wide - centre, scale).to(features.dtype)
+        _check_channels(x, self.num_channels)
+        settings = (self.num_groups, self.weight, self.bias, self.eps, self.relu)
+        return x.with_features(group_norm(x.features, x.stage.item_starts(), *settings)[0])
 
     def extra_repr(self) -> str:
         """Parameters, as torch prints them."""
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        shown = f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return shown + (", relu=True" if self.relu else "")
 
 
 class InstanceNorm(GroupNorm):
@@ -118,6 +190,8 @@ class InstanceNorm(GroupNorm):
         Whether to learn a scale and a shift; off by default, as torch has it.
     device, dtype
         Of the parameters.
+    relu
+        Whether a rectifier follows; in the same pass, so that it costs nothing.
     """
 
     def __init__(
@@ -127,5 +201,7 @@ class InstanceNorm(GroupNorm):
         affine: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        relu: bool = False,
     ) -> None:
-        super().__init__(num_features, num_features, eps, affine, device, dtype)
+        super().__init__(num_features, num_features, eps, affine, device, dtype, relu=relu)

@@ -210,6 +210,11 @@ class Stage:
 
         return self._table("segments", build)
 
+    def item_starts(self, *, whole: bool = False) -> Tensor:
+        """First feature row of every tree, and one more; int64 [trees + 1]. ``whole``: of all rows as one item, [2]."""
+        starts = [0, self.rows] if whole else self.starts
+        return self._table(("starts", whole), lambda: torch.tensor(starts, dtype=torch.int64))
+
     @property
     def depths(self) -> int:
         """Number of levels that hold rows of the stage."""

@@ -147,17 +147,17 @@ void bind_pooling(nb::module_& m) {
         fill_tree(features.data(), size, channels, children.data(), ranges.data(), rows_of(ranges), tree.data(), threads);
     }, "features"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(), "tree"_a.noconvert(), "threads"_a);
 
-    m.def("fill_tree_back", [](const Floats& grad_tree, const Table& children, const Longs& ranges,
-                               const Array<float>& grad_features, int threads) {
+    m.def("fill_tree_back", [](const Array<float>& grad_tree, const Table& children, const Longs& ranges,
+                               const Array<float>& grad_features, bool add, int threads) {
         const StageSize size{rows_of(grad_features), rows_of(children)};
         const int64_t channels = columns_of(grad_tree);
         same_size(grad_tree.size(), (size.tree_rows + 1) * channels, "the tree does not fit the children");
         same_size(grad_features.size(), size.rows * channels, "out does not fit the gradient");
         const nb::gil_scoped_release released;
         fill_tree_back(grad_tree.data(), size, channels, children.data(), ranges.data(), rows_of(ranges),
-                       grad_features.data(), threads);
+                       grad_features.data(), add, threads);
     }, "grad_tree"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(), "grad_features"_a.noconvert(),
-          "threads"_a);
+          "add"_a, "threads"_a);
 
     m.def("pool", [](const Floats& features, const Table& children, const Longs& ranges, const Array<float>& out,
                      const Array<uint8_t>& slot, int threads) {

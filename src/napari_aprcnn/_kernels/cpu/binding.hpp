@@ -36,5 +36,7 @@ inline Poll poll_of(nb::object callable) {
 void bind_convert(nb::module_& m);    // image -> level grid, particle values
 void bind_tree(nb::module_& m);       // level grid -> rows of particles and nodes, index tables
 void bind_particles(nb::module_& m);  // convolution, pooling, ... over the tables
+void bind_norms(nb::module_& m);      // normalisation of feature rows
+void bind_stars(nb::module_& m);       // distances along rays to the border of labels
 
 }  // namespace aprcnn

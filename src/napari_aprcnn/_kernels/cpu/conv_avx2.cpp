@@ -1,6 +1,7 @@
 #if defined(APRCNN_X86_VARIANTS)
 #define APRCNN_CONV_TABLE conv_avx2
 #define APRCNN_ROWS_TABLE rows_avx2
+#define APRCNN_NORMS_TABLE norms_avx2
 #define APRCNN_CONV_NAME "avx2"
 #define APRCNN_REGISTERS 16
 #define APRCNN_LANES 8
@@ -13,4 +14,5 @@
 #define APRCNN_CHANNELS_NARROW 8
 #include "conv.inc"
 #include "rows.inc"
+#include "norms.inc"
 #endif

@@ -1,6 +1,7 @@
 #if defined(APRCNN_X86_VARIANTS)
 #define APRCNN_CONV_TABLE conv_avx512
 #define APRCNN_ROWS_TABLE rows_avx512
+#define APRCNN_NORMS_TABLE norms_avx512
 #define APRCNN_CONV_NAME "avx512"
 #define APRCNN_REGISTERS 32
 #define APRCNN_LANES 16
@@ -13,4 +14,5 @@
 #define APRCNN_CHANNELS_NARROW 16
 #include "conv.inc"
 #include "rows.inc"
+#include "norms.inc"
 #endif

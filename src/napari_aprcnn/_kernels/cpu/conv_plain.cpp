@@ -1,6 +1,7 @@
 // Four lanes: what every x86-64 and ARM64 processor has.
 #define APRCNN_CONV_TABLE conv_plain
 #define APRCNN_ROWS_TABLE rows_plain
+#define APRCNN_NORMS_TABLE norms_plain
 #if defined(__aarch64__) || defined(_M_ARM64)
 #define APRCNN_CONV_NAME "neon"
 #define APRCNN_REGISTERS 32
@@ -20,3 +21,4 @@
 #define APRCNN_CHANNELS_NARROW 8
 #include "conv.inc"
 #include "rows.inc"
+#include "norms.inc"

@@ -8,6 +8,7 @@
 
 #include "conv.hpp"
 #include "hot.hpp"
+#include "norms.hpp"
 #include "parallel.hpp"
 #include "particles.hpp"
 #include "rows.hpp"
@@ -35,6 +36,15 @@ const RowsTable& rows_table() {
     if (conv == &conv_avx2) return rows_avx2;
 #endif
     return rows_plain;
+}
+
+const NormsTable& norms_table() {
+#if defined(APRCNN_X86_VARIANTS)
+    const ConvTable* conv = &conv_table();
+    if (conv == &conv_avx512) return norms_avx512;
+    if (conv == &conv_avx2) return norms_avx2;
+#endif
+    return norms_plain;
 }
 
 namespace {
@@ -237,7 +247,7 @@ void restrict_kernels(const float* kernels, int64_t count, const int64_t* size, 
     }
     const int64_t strides[3] = {size[1] * size[2], size[2], 1};
     constexpr int64_t run = 64;
-    parallel_for((count + run - 1) / run, count * taps > 100000 ? threads : 1, [&](int64_t task, int, const StopFlag&) {
+    parallel_for((count + run - 1) / run, count * taps > 4096 ? threads : 1, [&](int64_t task, int, const StopFlag&) {
         std::vector<double> from(taps), to(taps);
         for (int64_t n = task * run; n < std::min(count, (task + 1) * run); ++n) {
             std::copy(kernels + n * taps, kernels + (n + 1) * taps, from.begin());

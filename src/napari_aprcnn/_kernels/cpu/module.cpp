@@ -42,6 +42,8 @@ NB_MODULE(_cpu, m) {
     bind_convert(m);
     bind_tree(m);
     bind_particles(m);
+    bind_norms(m);
+    bind_stars(m);
 
     bind_compact<uint8_t>(m);
     bind_compact<uint16_t>(m);

@@ -1,5 +1,7 @@
 #include "parallel.hpp"
 
+#include "team.hpp"
+
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -70,6 +72,14 @@ bool parallel_for(int64_t count, int threads, const std::function<void(int64_t, 
     Shared shared;
     const int workers = static_cast<int>(std::min<int64_t>(std::max(threads, 1), count));
     const bool watched = static_cast<bool>(poll);
+    if (!watched) {
+        // After a layer of torch its threads spin for a while: one of ours beside them would wait for a core.
+        std::atomic<int> joined{0};
+        if (on_torch_team(workers, [&] { work(shared, count, joined.fetch_add(1), task); })) {
+            if (shared.error) std::rethrow_exception(shared.error);
+            return true;
+        }
+    }
     // A caller who need not watch works too.
     const int spawned = watched ? workers : workers - 1;
     std::vector<std::thread> team;

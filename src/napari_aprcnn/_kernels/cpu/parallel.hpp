@@ -1,4 +1,4 @@
-// Our own parallel loop: a handful of std::threads, no OpenMP (a second spinning pool would fight torch's).
+// Our own parallel loop: the threads of torch's pool when the caller works too, otherwise a handful of std::threads.
 #pragma once
 
 #include <atomic>

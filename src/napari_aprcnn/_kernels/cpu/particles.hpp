@@ -44,8 +44,9 @@ void column_sums(const float* values, int64_t rows, int64_t columns, float* out,
 // children [tree_rows][8] of extended indices; ranges [count][2] of tree rows, children before parents.
 void fill_tree(const float* features, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
                int64_t range_count, float* tree, int threads);
-void fill_tree_back(const float* grad_tree, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
-                    int64_t range_count, float* grad_features, int threads);
+// grad_tree is used up: what a node gets from its parent is added to it. grad_features is written, or added to.
+void fill_tree_back(float* grad_tree, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
+                    int64_t range_count, float* grad_features, bool add, int threads);
 
 // children [nodes][8]: feature rows, `rows` where missing; ranges [count][5]: first row in, first row out, rows copied,
 // first node, nodes.

@@ -1,7 +1,6 @@
 // Layers that move features between stages: the tree of means, pooling, upsampling.
 #include <algorithm>
 #include <cstring>
-#include <vector>
 
 #include "parallel.hpp"
 #include "particles.hpp"
@@ -15,7 +14,7 @@ template <class Work>
 void over(int64_t count, int64_t cost, int threads, const Work& work) {
     const int64_t run = std::max<int64_t>(64, 32768 / std::max<int64_t>(cost, 1));
     const int64_t tasks = (count + run - 1) / run;
-    parallel_for(tasks, tasks > 4 ? threads : 1, [&](int64_t task, int, const StopFlag&) {
+    parallel_for(tasks, tasks > 1 ? threads : 1, [&](int64_t task, int, const StopFlag&) {
         work(task * run, std::min(count, (task + 1) * run));
     });
 }
@@ -40,18 +39,17 @@ void fill_tree(const float* features, StageSize size, int64_t channels, const in
     }
 }
 
-void fill_tree_back(const float* grad_tree, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
-                    int64_t range_count, float* grad_features, int threads) {
-    const RowsTable& table = rows_table();
+void fill_tree_back(float* grad_tree, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
+                    int64_t range_count, float* grad_features, bool add, int threads) {
+    const auto back = add ? rows_table().fill_back_add : rows_table().fill_back;
     // Every feature row has a parent, which writes it; without tree rows there is nothing to give.
-    if (size.tree_rows == 0) std::memset(grad_features, 0, size.rows * channels * sizeof(float));
+    if (size.tree_rows == 0 && !add) std::memset(grad_features, 0, size.rows * channels * sizeof(float));
     // What a node gets from its parent is added to what it got itself: the parents come first.
-    std::vector<float> sums(grad_tree, grad_tree + size.tree_rows * channels);
     for (int64_t r = range_count - 1; r >= 0; --r) {
         const int64_t begin = ranges[2 * r];
         over(ranges[2 * r + 1] - begin, channels * 8, threads, [&](int64_t first, int64_t last) {
-            table.fill_back(grad_features, sums.data(), children, size.rows, size.rows + size.tree_rows, channels,
-                            begin + first, begin + last);
+            back(grad_features, grad_tree, children, size.rows, size.rows + size.tree_rows, channels, begin + first,
+                 begin + last);
         });
     }
 }

@@ -9,9 +9,11 @@ struct RowsTable {
     // tree[t] = mean over the children of rows first..last-1; index e < rows is features[e], else tree[e - rows].
     void (*fill)(const float* features, float* tree, const int32_t* children, int64_t rows, int64_t inside, int64_t channels,
                  int64_t first, int64_t last);
-    // The way back: features are written (they have one parent), tree rows are added to.
+    // The way back: features are written (they have one parent) or, second, added to; tree rows are added to.
     void (*fill_back)(float* features, float* tree, const int32_t* children, int64_t rows, int64_t inside, int64_t channels,
                       int64_t first, int64_t last);
+    void (*fill_back_add)(float* features, float* tree, const int32_t* children, int64_t rows, int64_t inside,
+                          int64_t channels, int64_t first, int64_t last);
     // out[j], slot[j] of nodes first..last-1; children >= rows are missing.
     void (*pool)(const float* features, const int32_t* children, int64_t rows, int64_t channels, int64_t first, int64_t last,
                  float* out, uint8_t* slot);

@@ -1,0 +1,131 @@
+"""A particle convolution in one operator: the tree of means, then the convolution.
+
+What `fill_tree` and `gather_conv` are one after the other; together they spare the gradient a pass over all features,
+because what comes back through the tree is added where the rest already lies.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from napari_aprcnn._kernels.operators import array, compiled_for, operator, threads, wide
+from napari_aprcnn._kernels.particles import (
+    column_sums,
+    conv_input,
+    conv_weight,
+    fill_tree,
+    fill_tree_back,
+    gather_conv,
+)
+
+__all__ = ["particle_conv"]
+
+
+@operator("particle_conv")
+def particle_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    children: Tensor,
+    node_ranges: Tensor,
+    neighbours: Tensor,
+    segments: Tensor,
+    slabs: Tensor,
+    cells: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Convolution, with bias, of the features [R, in] of a stage (paper, section 3.2; tables: `_kernels.particles`).
+
+    Returns
+    -------
+    out : torch.Tensor
+        [R, out], dtype of ``x``.
+    tree : torch.Tensor
+        [T + 1, in], the means that it looked at.
+    """
+    tree = fill_tree(x, children, node_ranges)
+    return gather_conv(x, tree, weight, bias, neighbours, segments, slabs, cells), tree
+
+
+@particle_conv.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    children: Tensor,
+    node_ranges: Tensor,
+    neighbours: Tensor,
+    segments: Tensor,
+    slabs: Tensor,
+    cells: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty((x.shape[0], weight.shape[1])), x.new_empty((children.shape[0] + 1, x.shape[1]))
+
+
+@operator("particle_conv_input")
+def _input(
+    grad: Tensor,
+    weight: Tensor,
+    children: Tensor,
+    node_ranges: Tensor,
+    neighbours: Tensor,
+    segments: Tensor,
+    slabs: Tensor,
+    cells: Tensor | None,
+) -> Tensor:
+    dtype = grad.dtype
+    if grad.device.type == "cpu":
+        grad, weight = wide(grad), wide(weight)
+    features: Tensor
+    tree: Tensor
+    features, tree = conv_input(grad, weight, neighbours, segments, slabs, cells, children.shape[0])
+    module = compiled_for(features, tree)
+    if module is None:
+        features = features + fill_tree_back(tree, children, node_ranges, features.shape[0])
+        return features.to(dtype)
+    module.fill_tree_back(tree.numpy(), array(children), array(node_ranges), features.numpy(), True, threads())
+    return features.to(dtype)
+
+
+@_input.register_fake
+def _(
+    grad: Tensor,
+    weight: Tensor,
+    children: Tensor,
+    node_ranges: Tensor,
+    neighbours: Tensor,
+    segments: Tensor,
+    slabs: Tensor,
+    cells: Tensor | None,
+) -> Tensor:
+    return grad.new_empty((grad.shape[0], weight.shape[2]))
+
+
+def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, _, *tables = inputs
+    wants = ctx.needs_input_grad
+    kept_x = (x, output[1]) if wants[1] else (None, None)
+    ctx.save_for_backward(*kept_x, weight if wants[0] else None, *tables)
+    ctx.weight_shape = list(weight.shape)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor | None, grad_tree: Tensor | None) -> tuple[Tensor | None, ...]:
+    x, tree, weight, children, node_ranges, neighbours, segments, slabs, cells = ctx.saved_tensors
+    grad_x = grad_weight = grad_bias = None
+    if grad is not None:
+        grad, wants = grad.contiguous(), ctx.needs_input_grad
+        if wants[0]:
+            grad_x = _input(grad, weight, children, node_ranges, neighbours, segments, slabs, cells)
+        if wants[1]:
+            grad_weight = conv_weight(grad, x, tree, neighbours, segments, ctx.weight_shape)
+        if wants[2]:
+            grad_bias = column_sums(grad)
+    if grad_tree is not None and ctx.needs_input_grad[0]:
+        given = fill_tree_back(grad_tree.contiguous(), children, node_ranges, neighbours.shape[0])
+        grad_x = given if grad_x is None else grad_x + given
+    return grad_x, grad_weight, grad_bias, None, None, None, None, None, None
+
+
+particle_conv.register_autograd(_backward, setup_context=_context)
