@@ -102,3 +102,38 @@ def test_cancel_in_the_middle():
             image, diameter_px=25.0, tiles={"tile_px": 128}, progress=seen.append, should_cancel=lambda: len(seen) > 1
         )
     assert len(seen) == 2
+
+
+VOLUMES = [card.name for card in list_models() if card.volume is not None]
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_a_simulated_organoid(name):
+    from napari_aprcnn.train.simulation import CameraConfig, simulate_volume
+
+    made = simulate_volume(
+        seed=90_001, scene="compact", shape=(48, 96, 96), diameter_px=(16, 16), camera=CameraConfig(photons=(60, 60))
+    )
+    result = segment(made.image, model=name)
+    assert result.readout.prr > 1
+    assert matched_f1(result.labels, made.labels, iou=0.5) > 0.75
+    assert matched_f1(result.labels, segment(made.image, model=name).labels, iou=0.99) == 1.0
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", VOLUMES)
+def test_early_embryos_with_a_model_for_volumes(name, shared_data):
+    scores = []
+    for image, truth in _read(shared_data, "bbbc050_val", 12):
+        if truth.max() < 20:
+            scores.append(matched_f1(segment(image, model=name).labels, truth, iou=0.5))
+    assert len(scores) >= 4
+    assert np.mean(scores) > 0.93
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_noise_alone_is_no_nucleus(name):
+    """PRR near 1: slow, but it works."""
+    noise = np.random.default_rng(0).poisson(20, (24, 64, 64)).astype(np.uint16)
+    result = segment(noise, model=name)
+    assert result.readout.n_objects <= 2

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from napari_aprcnn.errors import ConfigError, WeightsError
 from napari_aprcnn.frozen import Frozen
+from napari_aprcnn.models.volume_config import VolumeNetConfig
 
 __all__ = ["ModelCard", "read_card"]
 
@@ -41,6 +42,12 @@ class ModelCard(Frozen):
         What the second input channel holds.
     border_px
         Zeros to add around an image before the network.
+    volume
+        Layers of a network for volumes; ``None`` for networks of planes.
+    relative_error
+        Of the conversion to particles that networks for volumes were trained with.
+    settings
+        Thresholds that were tuned for a StarDist or three-class head, by their names.
     date
         Day of the training, YYYY-MM-DD.
     """
@@ -57,6 +64,9 @@ class ModelCard(Frozen):
     diameter_px: float = Field(default=25.0, gt=0, le=10_000)
     second_channel: Literal["zero", "asinh"] = "zero"
     border_px: int = Field(default=24, ge=0, le=256)
+    volume: VolumeNetConfig | None = None
+    relative_error: float = Field(default=0.1, gt=0, le=1)
+    settings: dict[str, float] = Field(default_factory=dict)
     date: str = ""
 
     def to_json(self) -> str:

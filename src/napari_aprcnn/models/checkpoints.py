@@ -22,8 +22,10 @@ from torch import Tensor
 from napari_aprcnn.errors import WeightsError
 from napari_aprcnn.models.configs import FAMILY
 from napari_aprcnn.models.family import CellposeFamily
+from napari_aprcnn.models.volume_config import VolumeNetConfig
+from napari_aprcnn.models.volumes import VolumeNet
 
-__all__ = ["Checkpoint", "build_network", "find_architecture", "read_checkpoint", "sha256_of"]
+__all__ = ["Checkpoint", "build_network", "build_volume_network", "find_architecture", "read_checkpoint", "sha256_of"]
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _MAX_HEADER_BYTES = 100_000_000
@@ -214,6 +216,24 @@ def build_network(architecture: str, weights: Mapping[str, Tensor], *, style: bo
     network = CellposeFamily(config if style else config.replace(style=False))
     scalars = {key: torch.tensor([value]) for key, value in _SCALARS.items() if key not in weights}
     network.load_state_dict({**weights, **scalars}, strict=True)
+    return network.eval()
+
+
+def build_volume_network(config: VolumeNetConfig, weights: Mapping[str, Tensor]) -> VolumeNet:
+    """Make a network for volumes and load weights into it, strictly.
+
+    Raises
+    ------
+    WeightsError
+        If a key is missing, not expected, or of another shape.
+    """
+    with torch.device("meta"):
+        expected = {key: tuple(value.shape) for key, value in VolumeNet(config).state_dict().items()}
+    differences = _differences(weights, expected)
+    if differences:
+        raise _mismatch(f"the {config.form} network of the card", differences, "expected")
+    network = VolumeNet(config)
+    network.load_state_dict(weights, strict=True)
     return network.eval()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_aprcnn.models.cards import ModelCard
     from napari_aprcnn.models.devices import Device
 
-__all__ = ["Network", "Precision"]
+__all__ = ["Network", "Precision", "using_threads"]
 
 Precision = Literal["float32", "bfloat16"]
 MULTIPLE = 16
@@ -33,7 +33,8 @@ PASS_PX = 1 << 18
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def using_threads(count: int) -> Iterator[None]:
+    """Set torch's threads for a while."""
     # The number belongs to the calling thread, so it is set at each call: a GUI calls from a worker thread.
     before = torch.get_num_threads()
     if count != before:
@@ -117,7 +118,7 @@ class Network:
         n, height, width = source.shape
         result = np.empty((n, 3, height, width), np.float32)
         at_once = max(1, PASS_PX // (height * width))
-        with torch.inference_mode(), _threads(self.threads):
+        with torch.inference_mode(), using_threads(self.threads):
             for start in range(0, n, at_once):
                 part = source[start : start + at_once].to(self.device, torch.float32)
                 part = F.pad(part, (0, -width % MULTIPLE, 0, -height % MULTIPLE))

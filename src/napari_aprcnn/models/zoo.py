@@ -28,13 +28,23 @@ if TYPE_CHECKING:
 
     from napari_aprcnn.models.checkpoints import Checkpoint
     from napari_aprcnn.models.network import Network
+    from napari_aprcnn.models.volume_network import VolumeNetwork
 
-__all__ = ["DEFAULT_ORDER", "WEIGHTS_FOLDER", "ModelCard", "list_models", "load_model", "save_model"]
+__all__ = [
+    "DEFAULT_ORDER",
+    "WEIGHTS_FOLDER",
+    "ModelCard",
+    "card_of",
+    "is_for_volumes",
+    "list_models",
+    "load_model",
+    "save_model",
+]
 
 _log = logging.getLogger(__name__)
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
-DEFAULT_ORDER = ("fastercellpose-v3", "fastcellpose", "fastercellpose-v1", "fastercellpose-v2")
+DEFAULT_ORDER = ("fastercellpose-v3", "fastcellpose", "fastercellpose-v1", "fastercellpose-v2", "apr-unet-nuclei-3d")
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 _PUBLISHED_DIAMETER_PX = (1.0, 10_000.0)
 
@@ -64,7 +74,7 @@ def load_model(
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
     threads: int | None = None,
-) -> Network:
+) -> Network | VolumeNetwork:
     """Load a network, ready to run.
 
     Parameters
@@ -92,15 +102,42 @@ def load_model(
     from napari_aprcnn.models.devices import resolve_device
 
     where = resolve_device(device, threads=threads)
-    from napari_aprcnn.models.checkpoints import build_network, read_checkpoint, sha256_of
+    from napari_aprcnn.models.checkpoints import build_network, build_volume_network, read_checkpoint, sha256_of
     from napari_aprcnn.models.network import Network
 
     checkpoint = read_checkpoint(path)
     card = _card_of(path, checkpoint, sha256_of(path), required=named)
+    if card.volume is not None:
+        from napari_aprcnn.models.volume_network import VolumeNetwork
+
+        module = build_volume_network(card.volume, checkpoint.weights)
+        return VolumeNetwork(module, card, device=where, precision=precision)
     # The authors of FastCellpose train and run with the style switched off; only their files are torch files.
     style = not (checkpoint.kind == "torch" and card.architecture == "fastcellpose")
     network = build_network(card.architecture, checkpoint.weights, style=style)
     return Network(network, card, device=where, precision=precision)
+
+
+def card_of(name_or_path: str | Path) -> ModelCard:
+    """Read the card of a model of the zoo, or of a file that has one beside it; no weights are loaded.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such model and no such file.
+    WeightsError
+        If there is no card, or it cannot be read.
+    """
+    path, _ = _locate(name_or_path)
+    return read_card(path.with_name(f"{path.stem}.json"))
+
+
+def is_for_volumes(name_or_path: str | Path) -> bool:
+    """Whether a model is one for volumes, by its card alone; ``False`` for files without one."""
+    try:
+        return card_of(name_or_path).volume is not None
+    except (ModelNotFoundError, WeightsError):
+        return False
 
 
 def _locate(name_or_path: str | Path) -> tuple[Path, bool]:
@@ -165,17 +202,19 @@ def _card_of(path: Path, checkpoint: Checkpoint, sha256: str, *, required: bool)
     )
 
 
-def save_model(module: nn.Module, path: str | Path, card: ModelCard) -> ModelCard:
+def save_model(module: nn.Module, path: str | Path, card: ModelCard, *, half: bool = False) -> ModelCard:
     """Write weights as safetensors with their card beside, each written beside its place and then renamed.
 
     Parameters
     ----------
     module
-        A `CellposeFamily`; weights are written as float32.
+        A `CellposeFamily`, or a `VolumeNet`.
     path
         NAME.safetensors; the card becomes NAME.json.
     card
         Its ``sha256`` is replaced by the file's.
+    half
+        Write float16, half of the bytes, instead of float32; what is computed is float32 all the same.
 
     Returns
     -------
@@ -192,19 +231,23 @@ def save_model(module: nn.Module, path: str | Path, card: ModelCard) -> ModelCar
     import torch
     from safetensors.torch import save
 
-    from napari_aprcnn.models.checkpoints import build_network
+    from napari_aprcnn.models.checkpoints import build_network, build_volume_network
 
     path = Path(path)
     if path.suffix != ".safetensors":
         raise WeightsError(f"got {path.name}, expected a file name that ends in .safetensors")
+    kind = torch.float16 if half else torch.float32
     weights = {
-        key: value.detach().to("cpu", torch.float32 if value.is_floating_point() else torch.int64).contiguous().clone()
+        key: value.detach().to("cpu", kind if value.is_floating_point() else torch.int64).contiguous().clone()
         for key, value in module.state_dict().items()
     }
     broken = [key for key, value in weights.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise WeightsError(f"{broken[0]} holds NaN or infinite values; these weights are not worth keeping")
-    build_network(card.architecture, weights)
+    if card.volume is not None:
+        build_volume_network(card.volume, weights)
+    else:
+        build_network(card.architecture, weights)
     # One entry only: safetensors writes several in random order, and the same weights must give the same file.
     blob = save(weights, metadata={"card": card.replace(sha256="").model_dump_json()})
     written = card.replace(sha256=hashlib.sha256(blob).hexdigest())

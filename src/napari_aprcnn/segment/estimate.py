@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.models.zoo import card_of
 from napari_aprcnn.segment.memory import words_bytes
 from napari_aprcnn.segment.pipeline import memory_budget, resolve_mode
 from napari_aprcnn.segment.plan import Task, make_plan
 from napari_aprcnn.segment.scale import scale_for
 from napari_aprcnn.segment.source import map_image
+from napari_aprcnn.segment.volume_run import TYPICAL_PRR, margin_of, on_voxels, pace_of, plan_volume
 
 if TYPE_CHECKING:
     from napari_aprcnn.config import SegmentConfig
+    from napari_aprcnn.segment.plan import Plan
+    from napari_aprcnn.segment.source import MappedImage
+    from napari_aprcnn.segment.volume_run import VolumePlan
 
 __all__ = ["Estimate", "estimate"]
 
@@ -57,7 +63,14 @@ class _Shape:
         raise TypeError("a shape has no voxels")
 
 
-def estimate(shape: Sequence[int], dtype: Any, config: SegmentConfig, *, diameter_px: float | None = None) -> Estimate:
+def estimate(
+    shape: Sequence[int],
+    dtype: Any,
+    config: SegmentConfig,
+    *,
+    diameter_px: float | None = None,
+    prr: float | None = None,
+) -> Estimate:
     """Say what a run will take, without reading an image or loading a network.
 
     Parameters
@@ -68,12 +81,16 @@ def estimate(shape: Sequence[int], dtype: Any, config: SegmentConfig, *, diamete
         Parameters of the run.
     diameter_px
         Diameter where it is known from an earlier run; else the configuration's, else the one that the network was
-        trained at.
+        trained at. Networks for volumes do not look at it.
+    prr
+        Voxels a particle as measured (`measure_reduction`), for networks for volumes; ``None``: a typical number.
 
     Raises
     ------
     ImageError, AxesError, ImageDtypeError
         If such an image cannot be segmented.
+    ConfigError
+        If the network cannot do what was asked for.
     NotEnoughMemoryError
         If the run would not fit the memory however it is cut.
 
@@ -85,6 +102,8 @@ def estimate(shape: Sequence[int], dtype: Any, config: SegmentConfig, *, diamete
     """
     source = map_image(_Shape(tuple(int(n) for n in shape), np.dtype(dtype)), config.axes)
     mode = resolve_mode(config, source)
+    if mode == "volume":
+        return _estimate_volume(source, config, prr)
     architecture, trained_px = _model(config.model)
     known = diameter_px or config.diameter_px
     scale = scale_for(known, trained_px, config.spacing_um)
@@ -101,9 +120,32 @@ def estimate(shape: Sequence[int], dtype: Any, config: SegmentConfig, *, diamete
     seconds = plan.seconds
     if known is None:
         seconds *= 1.0 + min(1.0, FIRST_PASS_PX / plan.network_px)
+    return _worded(plan, seconds)
+
+
+def _worded(plan: Plan | VolumePlan, seconds: float, more: str = "") -> Estimate:
     blocks = f", in {len(plan.blocks)} blocks" if len(plan.blocks) > 1 else ""
-    words = f"about {_time(seconds)}, {words_bytes(plan.memory_bytes)} on this machine{blocks}"
+    words = f"about {_time(seconds)}, {words_bytes(plan.memory_bytes)} on this machine{blocks}{more}"
     return Estimate(plan.memory_bytes, seconds, plan.tile_px, plan.n_tiles, len(plan.blocks), words)
+
+
+def _estimate_volume(source: MappedImage, config: SegmentConfig, prr: float | None) -> Estimate:
+    net = card_of(config.model).volume
+    if net is None:
+        raise ConfigError(f"the card of the model {config.model!r} describes no network for volumes; choose another")
+    options = config.volume
+    pixels = on_voxels(net, options)
+    plan = plan_volume(
+        source.shape,
+        n_times=source.n_times,
+        margin=margin_of(net, options.zoom),
+        budget=memory_budget(config),
+        prr=1.0 if pixels else TYPICAL_PRR,
+        known_prr=None if pixels else prr,
+        zoom=options.zoom,
+    )
+    guess = "" if pixels or prr is not None else f" (for a typical PRR of {TYPICAL_PRR:g})"
+    return _worded(plan, plan.seconds * pace_of(config.model, config.device), guess)
 
 
 def _model(name: str) -> tuple[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,13 @@ from napari_aprcnn.segment.readout import Readout, package_versions
 from napari_aprcnn.segment.result import SegmentationResult
 from napari_aprcnn.segment.run import Run, torch_threads
 from napari_aprcnn.segment.source import MappedImage, map_image
+from napari_aprcnn.segment.volume_run import VolumePlan, VolumeRun
 
 if TYPE_CHECKING:
+    from napari_aprcnn.models.volume_network import VolumeNetwork
     from napari_aprcnn.segment.plan import Mode, Plan
     from napari_aprcnn.segment.store import Store
-    from napari_aprcnn.segment.tiles import NetworkLike, Tiler
+    from napari_aprcnn.segment.tiles import NetworkLike
 
 __all__ = ["memory_budget", "resolve_mode", "segment"]
 
@@ -89,37 +92,46 @@ def segment(
     started = time.perf_counter()
     config, network = _settings(config or SegmentConfig(), overrides)
     source = map_image(image, config.axes)
-    mode = resolve_mode(config, source)
+    if network is None:
+        resolve_mode(config, source)  # what cannot be done is said before a network is loaded
     reporter = Reporter(progress, should_cancel)
     threads = config.threads or usable_threads()
     budget = memory_budget(config)
     with MemoryMonitor() as memory, torch_threads(threads):
         with reporter.stage("model"):
             network = network or _load(config)
-        run = Run(
-            source=source,
-            reader=Reader(
-                source, volumes=mode == "planes" or source.shape[0] == 1, hold_bytes=min(HOLD_BYTES, budget // 8)
-            ),
-            config=config,
-            mode=mode,
-            network=network,
-            architecture=str(getattr(network.card, "architecture", "")),
-            reporter=reporter,
-            partials=Partials(on_partial, source, config.flows, threads),
-            threads=threads,
-            budget=budget,
-        )
-        store, plan, tiler = run.execute()
-    readout = _readout(run, plan, tiler, memory, seconds=time.perf_counter() - started)
-    result = _result(source, store, readout, _replayable(config, network, plan, tiler, budget))
+        for_volumes = getattr(network.card, "volume", None) is not None
+        mode = resolve_mode(config, source, for_volumes=for_volumes)
+        whole = mode in ("planes", "volume") or source.shape[0] == 1
+        common: dict[str, Any] = {
+            "source": source,
+            "reader": Reader(source, volumes=whole, hold_bytes=min(HOLD_BYTES, budget // 8)),
+            "config": config,
+            "network": network,
+            "reporter": reporter,
+            "partials": Partials(on_partial, source, config.flows, threads),
+            "threads": threads,
+            "budget": budget,
+        }
+        run: Run | VolumeRun
+        if for_volumes:
+            run = VolumeRun(**common)
+        else:
+            run = Run(**common, mode=mode, architecture=str(getattr(network.card, "architecture", "")))
+        store, plan = run.execute()
+    readout = _readout(run, plan, memory, seconds=time.perf_counter() - started)
+    result = _result(source, store, readout, _replayable(config, run, plan))
+    if isinstance(run, VolumeRun):
+        result = replace(result, particles=run.tree, outputs=run.outputs)
     reporter.finish()
     return result
 
 
-def _settings(config: SegmentConfig, overrides: dict[str, Any]) -> tuple[SegmentConfig, NetworkLike | None]:
+def _settings(
+    config: SegmentConfig, overrides: dict[str, Any]
+) -> tuple[SegmentConfig, NetworkLike | VolumeNetwork | None]:
     """Merge the overrides; a network given as an object is kept beside its name."""
-    network = None
+    network: NetworkLike | VolumeNetwork | None = None
     model = overrides.get("model")
     if isinstance(model, Path):
         overrides["model"] = str(model)
@@ -134,10 +146,10 @@ def _settings(config: SegmentConfig, overrides: dict[str, Any]) -> tuple[Segment
     return (config.replace(**overrides) if overrides else config), network
 
 
-_last_network: tuple[tuple[object, ...], NetworkLike] | None = None
+_last_network: tuple[tuple[object, ...], NetworkLike | VolumeNetwork] | None = None
 
 
-def _load(config: SegmentConfig) -> NetworkLike:
+def _load(config: SegmentConfig) -> NetworkLike | VolumeNetwork:
     """Load the network, or take the last run's: a series of small images must not load it again and again."""
     global _last_network
     from napari_aprcnn.models.zoo import load_model
@@ -158,14 +170,44 @@ def _stamp(model: str) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_size
 
 
-def resolve_mode(config: SegmentConfig, source: MappedImage) -> Mode:
+def resolve_mode(config: SegmentConfig, source: MappedImage, *, for_volumes: bool | None = None) -> Mode:
     """Decide how an image is segmented; a single plane is 2D whatever was asked for.
+
+    Parameters
+    ----------
+    config, source
+        What is asked for, and the image.
+    for_volumes
+        Whether the network is one for volumes; ``None``: as the card of the configuration's model says.
 
     Raises
     ------
     AxesError
-        If 3D was asked for and there is no Z axis.
+        If 3D was asked for and there is no Z axis, or the network is for volumes and the image is none.
+    ConfigError
+        If the network cannot do what was asked for.
     """
+    if for_volumes is None:
+        from napari_aprcnn.models.zoo import is_for_volumes
+
+        for_volumes = is_for_volumes(config.model)
+    if for_volumes:
+        if source.shape[0] == 1:
+            raise AxesError(
+                f"the model {config.model!r} is for volumes and the image is a plane; choose a model for planes, "
+                "fastercellpose-v3 for one, or name the Z axis, for example axes=ZYX"
+            )
+        if config.dimensionality not in ("auto", "volume"):
+            raise ConfigError(
+                f"dimensionality is {config.dimensionality!r}, but the model {config.model!r} is for volumes; set "
+                "it to auto, or choose a model for planes"
+            )
+        return "volume"
+    if config.dimensionality == "volume":
+        raise ConfigError(
+            f"dimensionality is 'volume', but the model {config.model!r} is for planes; set it to auto, or choose a "
+            "model for volumes"
+        )
     if config.dimensionality in ("planes", "stitch") and "Z" not in source.mapping.order:
         raise AxesError(
             f"3D segmentation ({config.dimensionality}) was asked for but the axes {source.mapping.order} have no Z; "
@@ -183,17 +225,17 @@ def memory_budget(config: SegmentConfig) -> int:
     return int(SHARE_OF_FREE * free_bytes())
 
 
-def _replayable(config: SegmentConfig, network: NetworkLike, plan: Plan, tiler: Tiler, budget: int) -> SegmentConfig:
+def _replayable(config: SegmentConfig, run: Run | VolumeRun, plan: Plan | VolumePlan) -> SegmentConfig:
     """Pin what the state of the machine decided, so that a replay is cut the same way."""
     tiles = config.tiles
     if plan.reduced:
-        tiles = tiles.replace(memory_gb=budget / 1e9)
-    if tiler.tile_px != plan.tile_px:
-        tiles = tiles.replace(tile_px=tiler.tile_px)
+        tiles = tiles.replace(memory_gb=run.budget / 1e9)
+    if run.tile_px != plan.tile_px:
+        tiles = tiles.replace(tile_px=run.tile_px)
     return config.replace(tiles=tiles)
 
 
-def _readout(run: Run, plan: Plan, tiler: Tiler, memory: MemoryMonitor, *, seconds: float) -> Readout:
+def _readout(run: Run | VolumeRun, plan: Plan | VolumePlan, memory: MemoryMonitor, *, seconds: float) -> Readout:
     config, source, network = run.config, run.source, run.network
     voxels = int(np.prod(source.output_shape, dtype=np.int64))
     diameter = config.diameter_px if run.diameter is None else run.diameter.diameter_px
@@ -211,6 +253,7 @@ def _readout(run: Run, plan: Plan, tiler: Tiler, memory: MemoryMonitor, *, secon
         diameter_px=diameter or 0.0,
         diameter_given=run.diameter is None,
         zoom=run.scale.zoom,
+        prr=run.prr,
         seconds=seconds,
         stages=dict(run.reporter.seconds),
         voxels=voxels,
@@ -218,7 +261,7 @@ def _readout(run: Run, plan: Plan, tiler: Tiler, memory: MemoryMonitor, *, secon
         peak_memory_bytes=memory.peak_bytes,
         memory_added_bytes=memory.peak_bytes - memory.start_bytes,
         memory_estimate_bytes=plan.memory_bytes,
-        tile_px=tiler.tile_px,
+        tile_px=run.tile_px,
         n_tiles=plan.n_tiles,
         n_blocks=len(plan.blocks),
         versions=package_versions(),
@@ -234,7 +277,7 @@ def _result(source: MappedImage, store: Store, readout: Readout, config: Segment
     return SegmentationResult(
         labels,
         np.ascontiguousarray(source.to_output(probability)),
-        np.ascontiguousarray(source.to_output(flows, lead=1)),
+        np.ascontiguousarray(source.to_output(flows, lead=1)) if len(flows) else None,
         readout,
         config,
     )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COSTS", "Cost", "Mode", "Plan", "Task", "cost_of", "make_plan"]
 
-Mode = Literal["2d", "planes", "stitch"]
+Mode = Literal["2d", "planes", "stitch", "volume"]
 
 BATCH_PX = 1024 * 1024
 GPU_BATCH_PX = 8 * BATCH_PX

@@ -29,6 +29,8 @@ class Readout(Frozen):
     diameter_px, diameter_given, zoom
         Diameter of the nuclei in the plane that the run worked with, whether the caller gave it, and the rescaling.
         0: none was found and nothing was rescaled.
+    prr
+        Voxels a particle, over the whole run; 0 where no particles were made.
     seconds, stages
         Time of the run, and of its stages (they add up to nearly all of it).
     voxels, voxels_per_s
@@ -54,6 +56,7 @@ class Readout(Frozen):
     diameter_px: float
     diameter_given: bool
     zoom: float
+    prr: float = 0.0
     seconds: float
     stages: dict[str, float]
     voxels: int
@@ -74,6 +77,7 @@ class Readout(Frozen):
         """Return names and values in words, as the tables show them."""
         stages = ", ".join(f"{name} {_seconds(value)}" for name, value in self.stages.items())
         found = "given" if self.diameter_given else "estimated"
+        particles = f", {self.prr:.2f} voxels a particle" if self.prr else ""
         diameter = f"{self.diameter_px:.1f} px, {found}" if self.diameter_px else "none found, image not rescaled"
         return [
             ("nuclei", f"{self.n_objects}"),
@@ -84,12 +88,17 @@ class Readout(Frozen):
                 "peak memory",
                 f"{words_bytes(self.peak_memory_bytes)}, of which the run {words_bytes(self.memory_added_bytes)}",
             ),
-            ("diameter", diameter),
-            ("mode", f"{self.dimensionality}, tiles of {self.tile_px} px: {self.n_tiles}, blocks: {self.n_blocks}"),
+            *([] if self.dimensionality == "volume" else [("diameter", diameter)]),
+            ("mode", self._mode() + particles),
             ("model", f"{self.model} ({self.precision}), sha256 {self.model_sha256[:12]}"),
             ("device", f"{self.device}, kernels {self.instruction_set} on {self.threads} threads"),
             ("versions", ", ".join(f"{name} {value}" for name, value in self.versions.items())),
         ]
+
+    def _mode(self) -> str:
+        if self.dimensionality == "volume":
+            return f"volume, blocks: {self.n_blocks}"
+        return f"{self.dimensionality}, tiles of {self.tile_px} px: {self.n_tiles}, blocks: {self.n_blocks}"
 
     def markdown(self) -> str:
         """Return the readout as a Markdown table."""

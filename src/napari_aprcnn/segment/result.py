@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_aprcnn.apr.tree import ParticleTree
     from napari_aprcnn.config import SegmentConfig
     from napari_aprcnn.segment.readout import Readout
+    from napari_aprcnn.segment.volume_masks import VolumeOutputs
 
 __all__ = ["SegmentationResult", "smallest_dtype", "write_run_file"]
 
@@ -39,6 +41,12 @@ class SegmentationResult:
         Time, memory, device, model, diameter, versions.
     config
         The configuration of the run; it replays the run.
+    particles
+        Particles that a network for volumes saw, with intensities: of the enlarged image where the zoom is not 1.
+        ``None`` for networks of planes, networks on voxels, time series, and runs in several blocks.
+    outputs
+        Outputs of a network for volumes at its own resolution, for `volume_masks.relabel`; ``None`` as `probability`
+        and `particles`.
     """
 
     labels: NDArray[Any]
@@ -46,6 +54,8 @@ class SegmentationResult:
     flows: NDArray[np.float32] | None
     readout: Readout
     config: SegmentConfig
+    particles: ParticleTree | None = None
+    outputs: VolumeOutputs | None = None
 
     @property
     def axes(self) -> str:

@@ -70,6 +70,8 @@ class Run:
         Threads of the kernels.
     budget
         Bytes that the run may add.
+    n_objects, diameter, scale, tile_px, prr
+        What it found; edge of the tiles that it ended with; voxels a particle, of which there are none here.
     """
 
     source: MappedImage
@@ -85,6 +87,8 @@ class Run:
     diameter: DiameterEstimate | None = None
     scale: Scale = field(default_factory=lambda: Scale(1.0, (1.0, 1.0, 1.0)))
     n_objects: int = 0
+    tile_px: int = 0
+    prr: float = 0.0
     _intensities: dict[int, Intensity] = field(default_factory=dict)
     _tiles_done: int = 0
     _pixels_done: int = 0
@@ -94,7 +98,7 @@ class Run:
         """Diameter that the network was trained at."""
         return float(self.network.card.diameter_px)
 
-    def execute(self) -> tuple[Store, Plan, Tiler]:
+    def execute(self) -> tuple[Store, Plan]:
         """Do everything."""
         self._check_values()
         given = self.config.diameter_px
@@ -129,7 +133,8 @@ class Run:
             if self.source.n_times > 1:
                 self.partials.found(time, self.source.whole, store.labels[time], final=True)
         remember_speed(self.architecture, self.reporter.seconds.get("network", 0.0), self._pixels_done)
-        return store, plan, tiler
+        self.tile_px = tiler.tile_px
+        return store, plan
 
     def _check_values(self) -> None:
         """Look for NaN in arrays in memory before anything is computed; files are checked as they are read."""

@@ -1,0 +1,324 @@
+"""One run of a network for volumes: from the grey values of the first time point to the labels of the last."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_aprcnn.errors import NotEnoughMemoryError
+from napari_aprcnn.models.volume_config import halo
+from napari_aprcnn.models.volume_inputs import InputScale, input_scale
+from napari_aprcnn.segment.blocks import Block, adopt, cut_blocks
+from napari_aprcnn.segment.memory import words_bytes
+from napari_aprcnn.segment.scale import Scale
+from napari_aprcnn.segment.sizes import drop_small
+from napari_aprcnn.segment.store import Store
+from napari_aprcnn.segment.volume_flows import move_outlines
+from napari_aprcnn.segment.volume_heads import decode_stardist, decode_three_class, settings_of
+from napari_aprcnn.segment.volume_masks import VolumeOutputs, nearest, resized, volume_labels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_aprcnn.apr.tree import ParticleTree
+    from napari_aprcnn.config import SegmentConfig, VolumeConfig
+    from napari_aprcnn.models.volume_config import VolumeNetConfig
+    from napari_aprcnn.models.volume_network import VolumeNetwork, VolumeOutput
+    from napari_aprcnn.segment.diameter import DiameterEstimate
+    from napari_aprcnn.segment.partials import Partials
+    from napari_aprcnn.segment.plan import Mode
+    from napari_aprcnn.segment.progress import Reporter
+    from napari_aprcnn.segment.reader import Reader
+    from napari_aprcnn.segment.source import MappedImage
+
+__all__ = [
+    "TYPICAL_PRR",
+    "VolumePlan",
+    "VolumeRun",
+    "margin_of",
+    "on_voxels",
+    "pace_of",
+    "plan_volume",
+    "remember_pace",
+]
+
+# Bytes at the peak: of a voxel (image, flows, labels, kernel), and of a row of the finest stage (features, tables).
+VOXEL_BYTES, ROW_BYTES = 64, 900
+TYPICAL_PRR = 4.0
+SECONDS_PER_ROW, SECONDS_PER_VOXEL = 2.2e-6, 2.5e-7
+LEAST_CORE = 32
+SCALE_PLANES = 24
+# Seconds that runs of a model took, over those that were expected; by model and device.
+_PACE: dict[tuple[str, str], float] = {}
+_ENOUGH_VOXELS = 1 << 15
+
+
+def remember_pace(model: str, device: str, *, took: float, expected: float, voxels: int) -> None:
+    """Keep how a run's time compared with the table's, for the next estimate in this process."""
+    if voxels >= _ENOUGH_VOXELS and expected > 0:
+        _PACE[model, device] = took / expected
+
+
+def pace_of(model: str, device: str) -> float:
+    """Return what expected seconds are to be multiplied with; 1 before a first run."""
+    return _PACE.get((model, device), 1.0)
+
+
+def margin_of(config: VolumeNetConfig, zoom: float) -> tuple[int, int, int]:
+    """How far blocks of an image must overlap, in its voxels along z, y, x."""
+    reach = halo(config)
+    margin = math.ceil(max(reach.before, reach.after) / zoom)
+    return margin, margin, margin
+
+
+def on_voxels(config: VolumeNetConfig, options: VolumeConfig) -> bool:
+    """Whether no stage of a network works on particles."""
+    return (config.hybrid if options.particle_stages is None else options.particle_stages) == 0
+
+
+@dataclass(frozen=True)
+class VolumePlan:
+    """How a run is cut.
+
+    Attributes
+    ----------
+    blocks
+        Of one time point.
+    memory_bytes
+        Peak memory that the run is expected to add.
+    seconds
+        Expected time.
+    n_tiles
+        Blocks of the whole run.
+    """
+
+    blocks: tuple[Block, ...]
+    memory_bytes: int
+    seconds: float
+    n_tiles: int
+    tile_px: int = 0
+    reduced: bool = False
+
+
+def plan_volume(
+    shape: tuple[int, int, int],
+    *,
+    n_times: int,
+    margin: tuple[int, int, int],
+    budget: int,
+    prr: float = TYPICAL_PRR,
+    known_prr: float | None = None,
+    zoom: float = 1.0,
+) -> VolumePlan:
+    """Find the largest blocks that fit a budget.
+
+    Parameters
+    ----------
+    shape, n_times
+        Of a time point, and how many there are.
+    margin
+        What blocks overlap along z, y, x.
+    budget
+        Bytes.
+    prr
+        Voxels a particle that blocks are cut for; 1 for networks on voxels.
+    known_prr
+        Voxels a particle as measured, for the figures of memory and time; ``None``: as `prr`. How an image is cut does
+        not depend on it, so that the same run is cut the same way each time.
+    zoom
+        As in `VolumeConfig`.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        If not even small blocks fit.
+    """
+    per_voxel = zoom**3 * (VOXEL_BYTES + ROW_BYTES / prr)
+    labels = 4 * math.prod(shape) * n_times
+    parts = [1, 1, 1]
+    while True:
+        core = [-(-n // p) for n, p in zip(shape, parts, strict=True)]
+        outer = [min(c + 2 * m, n) if p > 1 else n for c, m, n, p in zip(core, margin, shape, parts, strict=True)]
+        needed = labels + math.prod(outer) * per_voxel
+        if needed <= budget:
+            break
+        longest = max(range(3), key=lambda axis: core[axis])
+        if core[longest] <= LEAST_CORE:
+            raise NotEnoughMemoryError(
+                f"the run needs at least {words_bytes(needed)} even in the smallest blocks, and may take "
+                f"{words_bytes(budget)}; close other programs, raise tiles.memory_gb, or crop the image"
+            )
+        parts[longest] += 1
+    cut = tuple(parts[axis] > 1 for axis in range(3))
+    margins = tuple(m if c else 0 for m, c in zip(margin, cut, strict=True))
+    blocks = cut_blocks(shape, parts=(parts[0], parts[1], parts[2]), halo=(margins[0], margins[1], margins[2]))
+    voxels = sum(math.prod(block.outer_shape) for block in blocks) * n_times * zoom**3
+    true_prr = known_prr or prr
+    seconds = voxels * (SECONDS_PER_VOXEL + SECONDS_PER_ROW / true_prr)
+    needed = labels + math.prod(outer) * zoom**3 * (VOXEL_BYTES + ROW_BYTES / true_prr)
+    return VolumePlan(blocks, int(needed), seconds, len(blocks) * n_times, max(outer), len(blocks) > 1)
+
+
+@dataclass
+class VolumeRun:
+    """What one run works with; attributes as those of `Run`.
+
+    Attributes
+    ----------
+    tree, outputs
+        Particles and kept outputs of a single time point that ran in one block; else ``None``.
+    """
+
+    source: MappedImage
+    reader: Reader
+    config: SegmentConfig
+    network: VolumeNetwork
+    reporter: Reporter
+    partials: Partials
+    threads: int
+    budget: int
+    n_objects: int = 0
+    tile_px: int = 0
+    mode: Mode = "volume"
+    diameter: DiameterEstimate | None = None
+    tree: ParticleTree | None = None
+    outputs: VolumeOutputs | None = None
+    _voxels: int = 0
+    _particles: int = 0
+
+    @property
+    def scale(self) -> Scale:
+        """Rescaling before the network."""
+        return Scale(self.config.volume.zoom, (1.0, 1.0, 1.0))
+
+    @property
+    def prr(self) -> float:
+        """Voxels a particle, of all blocks; 0 without particles."""
+        return self._voxels / self._particles if self._particles else 0.0
+
+    def execute(self) -> tuple[Store, VolumePlan]:
+        """Do everything.
+
+        Raises
+        ------
+        NotEnoughMemoryError, CancelledError
+            As `plan_volume`, and on request.
+        """
+        net, zoom = self.network.module.config, self.config.volume.zoom
+        plan = plan_volume(
+            self.source.shape,
+            n_times=self.source.n_times,
+            margin=margin_of(net, zoom),
+            budget=self.budget,
+            prr=1.0 if on_voxels(net, self.config.volume) else TYPICAL_PRR,
+            zoom=zoom,
+        )
+        self.tile_px = plan.tile_px
+        self.reporter.plan(plan.seconds)
+        keep = self.config.keep_flows and len(plan.blocks) == 1
+        components = 3 if net.head == "flows" else 0
+        store = Store(self.source.n_times, self.source.shape, components=components, keep_flows=keep)
+        for time in range(self.source.n_times):
+            self._volume(time, plan, store)
+            if self.source.n_times > 1:
+                self.partials.found(time, self.source.whole, store.labels[time], final=True)
+        self._remember(plan)
+        return store, plan
+
+    def _remember(self, plan: VolumePlan) -> None:
+        voxels = sum(math.prod(block.outer_shape) for block in plan.blocks) * self.source.n_times
+        work = voxels * self.config.volume.zoom**3 * (SECONDS_PER_VOXEL + SECONDS_PER_ROW / (self.prr or 1.0))
+        took = sum(self.reporter.seconds.get(name, 0.0) for name in ("network", "masks"))
+        remember_pace(self.config.model, self.config.device, took=took, expected=work, voxels=voxels)
+
+    def _volume(self, time: int, plan: VolumePlan, store: Store) -> None:
+        scale = None if len(plan.blocks) == 1 else self._scale(time)
+        n_objects = 0
+        for number, block in enumerate(plan.blocks):
+            with self.reporter.stage("read"):
+                image = self.reader.read(time, block.outer)
+                self.reader.release()
+            labels, flows, probability = self._block(image, scale, plan)
+            del image
+            if len(plan.blocks) == 1:
+                store.put_labels(time, self.source.whole, labels)
+                store.put_outputs(time, self.source.whole, flows, probability)
+            else:
+                target = store.room_for(n_objects + int(labels.max(initial=0)))[time]
+                n_objects = adopt(target, labels, block, n_objects=n_objects)
+                self.partials.found(time, block.core, target[block.core], final=False)
+            done = time * len(plan.blocks) + number + 1
+            self.reporter.advance("network", 0.0, done=done, total=plan.n_tiles, what=f"block {done} of {plan.n_tiles}")
+        with self.reporter.stage("masks"):
+            self.n_objects += drop_small(store.labels[time], share=self.config.smallest_share_3d)
+
+    def _scale(self, time: int) -> InputScale:
+        """Grey values of a time point, from planes at regular distances."""
+        n_z = self.source.shape[0]
+        planes = np.unique(np.linspace(0, n_z - 1, min(n_z, SCALE_PLANES)).astype(int))
+        with self.reporter.stage("normalise"):
+            parts = [self.reader.read(time, (slice(z, z + 1), *self.source.whole[1:])) for z in planes.tolist()]
+            return input_scale(np.concatenate(parts))
+
+    def _block(
+        self, image: NDArray[Any], scale: InputScale | None, plan: VolumePlan
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.float32]]:
+        options, shape = self.config.volume, image.shape
+        if options.zoom != 1.0:
+            image = resized(image, [max(1, round(n * options.zoom)) for n in shape])
+        with self.reporter.stage("network"):
+            out = self.network.predict(
+                image,
+                scale=scale,
+                relative_error=options.relative_error,
+                particle_stages=options.particle_stages,
+                check=self.reporter.check,
+            )
+        if out.tree is not None:
+            self._voxels += out.tree.voxels
+            self._particles += len(out.tree)
+        share = plan.seconds / plan.n_tiles
+        self.reporter.advance("network", 0.7 * share, done=0, total=plan.n_tiles, what="network is done, masks follow")
+        if plan.n_tiles == 1:
+            self.tree = out.tree
+        with self.reporter.stage("masks"):
+            if self.network.module.config.head == "flows":
+                found = self._from_flows(out, shape, plan)
+            else:
+                found = self._from_head(out, image.shape, shape)
+        self.reporter.advance("masks", 0.3 * share, done=0, total=plan.n_tiles, what="masks are done")
+        return found
+
+    def _from_flows(
+        self, out: VolumeOutput, shape: tuple[int, ...], plan: VolumePlan
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.float32]]:
+        flows = np.ascontiguousarray(np.moveaxis(out.dense[..., :3], -1, 0))
+        probability = np.ascontiguousarray(out.dense[..., 3])
+        stop = self.reporter.should_cancel
+        labels = volume_labels(flows, probability, shape, self.config, threads=self.threads, should_cancel=stop)
+        if plan.n_tiles == 1 and self.config.keep_flows:
+            z, y, x = shape
+            self.outputs = VolumeOutputs(flows, probability, (z, y, x))
+        if self.config.volume.zoom != 1.0 and self.config.keep_flows:
+            flows = np.stack([resized(f, shape) for f in flows])
+            probability = resized(probability, shape)
+        return labels, flows, probability
+
+    def _from_head(
+        self, out: VolumeOutput, seen: tuple[int, ...], shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.float32]]:
+        """Labels of the other heads, which have no flows; their thresholds are those of the card."""
+        net, card, stop = self.network.module.config, self.network.card, self.reporter.should_cancel
+        settings = settings_of(net.head, card.settings)
+        z, y, x = seen
+        if net.head == "stardist":
+            labels, probability = decode_stardist(out, net, (z, y, x), settings, should_cancel=stop)
+        else:
+            labels, probability = decode_three_class(out, settings, should_cancel=stop)
+        if tuple(seen) != tuple(shape):
+            labels, probability = nearest(labels, shape), resized(probability, shape)
+        labels = move_outlines(labels, self.config.volume.grow_vox)
+        return labels, np.zeros((0, *shape), np.float32), probability
