@@ -6,10 +6,12 @@ from typer.testing import CliRunner
 from napari_aprcnn.cli.app import app
 from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.models.zoo import load_model
+from napari_aprcnn.train import sampling
 from napari_aprcnn.train.command import _shares
 
 
-def test_the_command_trains_scores_and_writes_a_model_that_loads(archive, tmp_path):
+def test_the_command_trains_scores_and_writes_a_model_that_loads(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "N_TISSUES", 4)  # of 160
     run = ["train", str(archive), "--name", "tiny", "-o", str(tmp_path), "--steps", "2", "--batch-size", "1"]
     run += ["--crop", "64", "--collage", "0", "--test", str(archive), "--precision", "float32", "--licence", "CC0"]
     result = CliRunner().invoke(app, run)

@@ -4,6 +4,7 @@ from scipy import ndimage
 from skimage.measure import regionprops
 
 from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.train import sampling
 from napari_aprcnn.train.sampling import CropSampler
 from napari_aprcnn.train.tissue import ARRANGEMENTS, tissue_scenes
 
@@ -51,7 +52,8 @@ def test_labelled_nuclei_are_in_one_piece_and_brighter_than_around_them(scenes):
     assert np.mean(brighter) > 0.95
 
 
-def test_the_sampler_draws_the_share_that_was_asked_for(scenes):
+def test_the_sampler_draws_the_share_that_was_asked_for(scenes, monkeypatch):
+    monkeypatch.setattr(sampling, "N_TISSUES", 5)
     sampler = CropSampler(scenes[:2], seed=0, crop_px=64, collage=0.0, tissue=0.25)
     share = sum(w for item, w in zip(sampler.images[2:], sampler.weights[2:], strict=True) if item.source == "tissue")
     assert share == pytest.approx(0.25)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -15,12 +14,13 @@ import torch
 import typer
 
 from napari_aprcnn.config import TrainConfig
-from napari_aprcnn.errors import CancelledError, ConfigError
+from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.models.zoo import ModelCard, load_model, save_model
 from napari_aprcnn.train.data import LabelledImage, read_training_data
 from napari_aprcnn.train.fit import TrainStep, fit
 from napari_aprcnn.train.sampling import CropSampler
 from napari_aprcnn.train.score import Score, score_archive
+from napari_aprcnn.train.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from napari_aprcnn.models.family import CellposeFamily
@@ -203,9 +203,7 @@ def train_command(
         seed=seed,
         shares=shares,
     )
-    stop: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: stop.append(number))
-    try:
+    with stop_on_signals() as stop:
         path, scores = train(
             paths,
             output=output,
@@ -219,13 +217,8 @@ def train_command(
             threads=threads,
             initial=start,
             progress=_tell,
-            should_cancel=lambda: bool(stop),
+            should_cancel=stop.is_set,
         )
-    except CancelledError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(130) from error
-    finally:
-        signal.signal(signal.SIGINT, before)
     for score in scores:
         typer.echo(f"{score.name}: " + "  ".join(f"{key} {value:.3f}" for key, value in score.summary().items()))
     typer.echo(f"wrote {path}")

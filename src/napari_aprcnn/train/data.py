@@ -163,8 +163,11 @@ def _pairs_of_archive(path: Path) -> Iterator[tuple[str, str, Loader]]:
         except (KeyError, tifffile.TiffFileError, ValueError) as error:
             raise TrainingDataError(f"{path}: cannot read the pair {name!r} ({error})") from error
 
+    members = set(archive.namelist())
     for item in index:
         name = str(item["name"])
+        if f"images/{name}.tif" not in members and f"labels/{name}.tif" in members:
+            continue  # labels alone, as some archives hold them for other uses
         yield name, str(item.get("kind", "")), lambda name=name: load(name)  # type: ignore[misc]
 
 

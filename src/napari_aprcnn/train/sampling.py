@@ -63,6 +63,10 @@ class CropSampler:
         self.diameter_px = diameter_px
         self.images = list(images)
         self.weights = _weights(self.images, shares or {})
+        if collage + tissue > 1:
+            raise ConfigError(
+                f"the simulated shares add up to {collage + tissue:g}, expected at most 1; lower collage or tissue"
+            )
         bank = NucleiBank(images, seed=seed) if collage > 0 else None
         made = [(collages(bank, count=N_COLLAGES, seed=seed), collage)] if bank else []
         if tissue > 0:
@@ -71,8 +75,6 @@ class CropSampler:
 
     def _add(self, made: Sequence[tuple[list[LabelledImage], float]]) -> None:
         total = sum(share for _, share in made)
-        if total > 1:
-            raise ConfigError(f"the simulated shares add up to {total:g}, expected at most 1; lower collage or tissue")
         parts = [self.weights * (1 - total)]
         for scenes, share in made:
             self.images += scenes

@@ -1,0 +1,300 @@
+"""`aprcnn train-volumes`: from simulated and labelled volumes to a weights file with its card."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import torch
+import typer
+
+from napari_aprcnn.apr.to_apr import to_apr
+from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.models.cards import ModelCard
+from napari_aprcnn.models.forms import choose_form_for
+from napari_aprcnn.models.volume_config import VolumeNetConfig
+from napari_aprcnn.models.volumes import VolumeNet
+from napari_aprcnn.models.zoo import load_model, save_model
+from napari_aprcnn.train.reports import EpochReport, StepReport
+from napari_aprcnn.train.signals import stop_on_signals
+from napari_aprcnn.train.simulation import SimulationConfig, simulate_volume
+from napari_aprcnn.train.volume_fit import fit_volumes
+from napari_aprcnn.train.volume_settings import VolumeTrainConfig
+from napari_aprcnn.train.volume_sources import read_volumes
+
+__all__ = ["train_volumes", "train_volumes_command"]
+
+_MARGIN = 16
+_LOOKED_AT = 4  # images of each kind
+
+
+def train_volumes(
+    *,
+    output: Path | str,
+    name: str,
+    config: VolumeTrainConfig,
+    labelled: Sequence[Path | str] = (),
+    validation: Sequence[Path | str] = (),
+    simulation: SimulationConfig | None = None,
+    initial: Path | str | None = None,
+    title: str = "",
+    data_words: str = "",
+    licence: str = "",
+    command: str = "",
+    threads: int | None = None,
+    accelerator: str = "cpu",
+    progress: Callable[[EpochReport], None] = lambda _: None,
+    on_step: Callable[[StepReport], None] = lambda _: None,
+    should_cancel: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Train a network for volumes and write ``NAME.safetensors`` with its card ``NAME.json``.
+
+    Parameters
+    ----------
+    output
+        Folder of the result; ``output/NAME_run`` keeps checkpoints, logs and simulated volumes, from which an
+        interrupted training goes on when it is called again.
+    name
+        Name of the model and of its files.
+    config
+        The training.
+    labelled, validation
+        Archives or folders of labelled images (see `train.data`) to train on, and to look at after every epoch.
+    simulation
+        Of simulated volumes; by default `SimulationConfig` of a shape a little larger than the crops.
+    initial
+        Model or weights file to start from, of the same network in any form.
+    title, data_words, licence, command
+        What the card says.
+    threads
+        Of torch; ``None``: as it is.
+    accelerator
+        ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
+    progress, on_step, should_cancel
+        As `fit_volumes` takes them.
+
+    Returns
+    -------
+    Path
+        The weights file.
+
+    Raises
+    ------
+    TrainingDataError
+        If data or checkpoint cannot be used.
+    ConfigError
+        If the head cannot be trained by this function, or the network to start from is one for planes.
+    CancelledError
+        If `should_cancel` said yes.
+    """
+    output = Path(output)
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    start = None
+    if initial is not None:
+        module = load_model(initial, device="cpu").module
+        start = module if isinstance(module, VolumeNet) else None
+        if start is None:
+            raise ConfigError(f"{initial} is a network for planes; give one for volumes to start from")
+    simulation = simulation or SimulationConfig(shape=_larger(config.crop))
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        net = fit_volumes(
+            config,
+            run_dir=output / f"{name}_run",
+            labelled=read_volumes(labelled),
+            validation=read_volumes(validation),
+            simulation=simulation,
+            initial=start,
+            accelerator=accelerator,
+            progress=progress,
+            on_step=on_step,
+            should_cancel=should_cancel,
+        )
+    finally:
+        torch.set_num_threads(before)
+    low, high = config.relative_error
+    card = ModelCard(
+        name=name,
+        architecture=f"{config.network.form}_unet",
+        title=title or f"{config.network.form} U-Net for volumes, {config.network.head}",
+        data=data_words or ", ".join(["simulated volumes"] * (config.simulated > 0) + [Path(p).stem for p in labelled]),
+        licence=licence or "that of the training data",
+        seed=config.seed,
+        command=command,
+        volume=config.network,
+        relative_error=round((low * high) ** 0.5, 3),
+        date=date.today().isoformat(),
+    )
+    path = output / f"{name}.safetensors"
+    save_model(net, path, card)
+    return path
+
+
+def _larger(crop: tuple[int, int, int]) -> tuple[int, int, int]:
+    z, y, x = (max(8, n + _MARGIN) for n in crop)
+    return z, y, x
+
+
+_DEFAULT = VolumeTrainConfig()
+
+
+def train_volumes_command(
+    name: Annotated[str, typer.Option("--name", help="Name of the model and of its files.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the result and of its checkpoints.")],
+    labelled: Annotated[list[Path] | None, typer.Argument(help="Zips or folders of images and labels.")] = None,
+    validation: Annotated[list[Path] | None, typer.Option(help="Zip or folder to look at after every epoch.")] = None,
+    simulated: Annotated[float, typer.Option(help="Share of simulated crops, 0..1.")] = _DEFAULT.simulated,
+    simulated_volumes: Annotated[int, typer.Option(help="Volumes that are simulated.")] = _DEFAULT.simulated_volumes,
+    outline: Annotated[float, typer.Option(help="Share of its peak at which a simulated nucleus ends.")] = 0.25,
+    outline_common: Annotated[
+        float, typer.Option(help="How far all nuclei end at one grey value, 0..1.")
+    ] = SimulationConfig().outline_common,
+    channels: Annotated[int, typer.Option(help="Channels of the finest stage.")] = _DEFAULT.network.channels,
+    depth: Annotated[int, typer.Option(help="Poolings.")] = _DEFAULT.network.depth,
+    banks: Annotated[int, typer.Option(help="Filter banks.")] = _DEFAULT.network.filter_banks,
+    form: Annotated[str, typer.Option(help="apr, pixel, hybrid1 ..., or auto: the fastest here.")] = "apr",
+    head: Annotated[str, typer.Option(help="flows, stardist or three_class.")] = _DEFAULT.network.head,
+    ray_spacing: Annotated[
+        tuple[float, float, float], typer.Option(help="Voxel size z y x that StarDist's rays are spread for.")
+    ] = (1.0, 1.0, 1.0),
+    epochs: Annotated[int, typer.Option(help="Epochs.")] = _DEFAULT.epochs,
+    steps: Annotated[int, typer.Option(help="Steps in an epoch.")] = _DEFAULT.steps_per_epoch,
+    batch_size: Annotated[int, typer.Option(help="Crops in a step.")] = _DEFAULT.batch_size,
+    crop: Annotated[tuple[int, int, int], typer.Option(help="Voxels along z, y, x.")] = _DEFAULT.crop,
+    learning_rate: Annotated[float, typer.Option(help="Highest rate of AdamW.")] = _DEFAULT.learning_rate,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = _DEFAULT.precision,
+    patience: Annotated[int, typer.Option(help="Epochs without a better validation; 0: train to the end.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
+    start: Annotated[str | None, typer.Option("--from", help="Model or weights file to start from.")] = None,
+    title: Annotated[str, typer.Option(help="One line for the card.")] = "",
+    data_words: Annotated[str, typer.Option("--data", help="What the card says of the data.")] = "",
+    licence: Annotated[str, typer.Option(help="What the card says of the licence.")] = "",
+    threads: Annotated[int | None, typer.Option(help="Threads; default: all.")] = None,
+) -> None:
+    """Train a network for volumes on simulated nuclei, on labelled images, or on both.
+
+    An interrupted training (Ctrl-C, a kill) goes on from its last epoch when the same command is given again.
+    """
+    paths = labelled or []
+    network = VolumeNetConfig(
+        channels=channels,
+        depth=depth,
+        filter_banks=banks,
+        particle_stages=None if form == "auto" else _stages(form, depth),
+        head=cast("Any", head),
+        ray_spacing=ray_spacing,
+        in_channels=2,
+    )
+    config = VolumeTrainConfig(
+        network=network,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        batch_size=batch_size,
+        crop=crop,
+        simulated=simulated,
+        simulated_volumes=simulated_volumes,
+        learning_rate=learning_rate,
+        precision=precision,
+        patience=patience,
+        seed=seed,
+    )
+    simulation = SimulationConfig(shape=_larger(config.crop), outline_level=outline, outline_common=outline_common)
+    if form == "auto":
+        config = _fastest(config, paths, simulation)
+        form = config.network.form
+        typer.echo(f"form: {form}", err=True)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with stop_on_signals() as stop:
+        path = train_volumes(
+            output=output,
+            name=name,
+            config=config,
+            labelled=paths,
+            validation=validation or [],
+            simulation=simulation,
+            initial=start,
+            title=title,
+            data_words=data_words,
+            licence=licence,
+            command=_repeat(paths, name, config, form, simulation, start),
+            threads=threads,
+            progress=lambda report: _tell(report, config.network.head),
+            should_cancel=stop.is_set,
+        )
+    typer.echo(f"wrote {path}")
+
+
+def _stages(form: str, depth: int) -> int | None:
+    if form == "apr":
+        return None
+    if form == "pixel":
+        return 0
+    number = form.removeprefix("hybrid")
+    if form.startswith("hybrid") and number.isdecimal() and 1 <= int(number) <= depth:
+        return int(number)
+    raise ConfigError(f"got form {form!r}, expected apr, pixel, auto, or hybrid1 to hybrid{depth}")
+
+
+def _fastest(config: VolumeTrainConfig, paths: Sequence[Path], simulation: SimulationConfig) -> VolumeTrainConfig:
+    """The same training of the form that is expected to be fastest on a few of its images."""
+    images = [item.image for item in read_volumes(paths)][:_LOOKED_AT]
+    if config.simulated > 0 or not images:
+        images += [simulate_volume(simulation, seed=config.seed + n).image for n in range(_LOOKED_AT)]
+    error = (config.relative_error[0] * config.relative_error[1]) ** 0.5
+    stages = choose_form_for(config.network, (to_apr(image, relative_error=error) for image in images))
+    return config.replace(network=config.network.replace(particle_stages=stages))
+
+
+def _repeat(
+    paths: Sequence[Path],
+    name: str,
+    config: VolumeTrainConfig,
+    form: str,
+    simulation: SimulationConfig,
+    start: str | None,
+) -> str:
+    """The command that repeats a training, every parameter that decides the weights spelled out."""
+    options: dict[str, Any] = {
+        "name": name,
+        "output": ".",
+        "form": form,
+        "head": config.network.head,
+        "channels": config.network.channels,
+        "depth": config.network.depth,
+        "banks": config.network.filter_banks,
+        "epochs": config.epochs,
+        "steps": config.steps_per_epoch,
+        "batch-size": config.batch_size,
+        "simulated": config.simulated,
+        "simulated-volumes": config.simulated_volumes,
+        "outline": simulation.outline_level,
+        "outline-common": simulation.outline_common,
+        "learning-rate": config.learning_rate,
+        "precision": config.precision,
+        "seed": config.seed,
+    }
+    if start is not None:
+        options["from"] = start
+    words = [str(o) for key, value in options.items() for o in (f"--{key}", value)]
+    words += ["--crop", *(str(n) for n in config.crop)]
+    if config.network.head == "stardist":
+        words += ["--ray-spacing", *(f"{n:g}" for n in config.network.ray_spacing)]
+    return shlex.join(["aprcnn", "train-volumes", *(path.name for path in paths), *words])
+
+
+def _tell(report: EpochReport, head: str) -> None:
+    first = {"flows": "flow", "stardist": "distance"}.get(head, "classes")
+    checked = "" if report.validation_loss is None else f"  validation {report.validation_loss:.4f}"
+    typer.echo(
+        f"epoch {report.epoch}/{report.epochs}  {first} {report.flow_loss:.4f}  probability "
+        f"{report.probability_loss:.4f}{checked}  {report.seconds_per_step:.2f} s/step  "
+        f"{report.seconds_left / 60:.0f} min left",
+        err=True,
+    )

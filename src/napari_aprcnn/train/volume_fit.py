@@ -1,0 +1,355 @@
+"""Fitting a network for volumes with lightning: checkpoints, resume, averaged weights, logs."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from napari_aprcnn.errors import CancelledError, TrainingDataError, TrainingError
+from napari_aprcnn.models.volumes import VolumeNet, share_weights
+from napari_aprcnn.nn import ParticleTensor, Reconstruct
+from napari_aprcnn.train.reports import EpochReport, StepReport
+from napari_aprcnn.train.simulation import SimulationConfig
+from napari_aprcnn.train.volume_crops import Crop, VolumeCrops
+from napari_aprcnn.train.volume_heads import head_loss, voxel_targets
+from napari_aprcnn.train.volume_request import LAST, lasting, note_checkpoint
+from napari_aprcnn.train.volume_settings import VolumeTrainConfig
+from napari_aprcnn.train.volume_sources import LabelledVolume, SimulatedVolumes
+
+__all__ = ["EpochReport", "StepReport", "VolumeTask", "fit_volumes"]
+
+_TELL_EVERY = 10
+_PACE_OVER = 50
+_PROCESSES = "spawn" if sys.platform == "win32" else "forkserver"
+
+
+def _same(crops: list[Crop]) -> list[Crop]:
+    return crops
+
+
+class _Epochs(Sampler[int]):
+    """Numbers of the crops of an epoch: every epoch has its own, by the steps that were done when it starts."""
+
+    def __init__(self, number: int, batch_size: int, steps: Callable[[], int]) -> None:
+        self.number, self.batch_size, self.steps = number, batch_size, steps
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.steps() * self.batch_size
+        return iter(range(start, start + self.number))
+
+
+class VolumeTask(lightning.LightningModule):
+    """Network, its running average, loss and optimiser.
+
+    Parameters
+    ----------
+    config
+        The training.
+    simulated, labelled
+        Where crops come from.
+    validation
+        Labelled images that are not trained on; two crops of each are looked at after every epoch.
+    """
+
+    def __init__(
+        self,
+        config: VolumeTrainConfig,
+        simulated: SimulatedVolumes | None,
+        labelled: Sequence[LabelledVolume] = (),
+        validation: Sequence[LabelledVolume] = (),
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.sources = (simulated, list(labelled))
+        self.validation = list(validation)
+        torch.manual_seed(config.seed)
+        self.net = VolumeNet(config.network)
+        self.average = VolumeNet(config.network).requires_grad_(False)
+        self.average.load_state_dict(self.net.state_dict())
+        self.last_losses = (torch.tensor(math.nan), torch.tensor(math.nan))
+
+    # --- data -----------------------------------------------------------------------------------------------
+    def train_dataloader(self) -> DataLoader[Crop]:
+        """Crops of an epoch."""
+        config = self.config
+        number = config.steps_per_epoch * config.batch_size
+        sampler = _Epochs(number, config.batch_size, lambda: self.global_step)
+        workers: dict[str, Any] = {"num_workers": config.workers}
+        if config.workers:  # a fork would lose the threads of torch
+            workers |= {"prefetch_factor": 4, "persistent_workers": True, "multiprocessing_context": _PROCESSES}
+        crops = VolumeCrops(config, *self.sources)
+        return DataLoader(crops, config.batch_size, sampler=sampler, collate_fn=_same, **workers)
+
+    def val_dataloader(self) -> DataLoader[Crop] | list[Any]:
+        """Crops of the validation images, the same after every epoch."""
+        if not self.validation:
+            return []
+        config = self.config.replace(rescale=1.0, elastic=0.0, gamma=1.0, noise=0.0, seed=self.config.seed + 1)
+        crops = VolumeCrops(config, None, self.validation)
+        return DataLoader(crops, self.config.batch_size, sampler=range(2 * len(self.validation)), collate_fn=_same)
+
+    def transfer_batch_to_device(self, batch: list[Crop], device: torch.device, dataloader_idx: int) -> list[Crop]:
+        """Leave crops where they are: `losses` moves what it needs."""
+        return batch
+
+    # --- steps ----------------------------------------------------------------------------------------------
+    def losses(self, net: VolumeNet, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+        """Two parts of the loss of a batch (see `head_loss`), means over its crops."""
+        values = [crop.features.to(self.device) for crop in crops]
+        x = ParticleTensor.from_trees([crop.tree for crop in crops], values, device=self.device)
+        if net.config.hybrid == 0:
+            return self._of_voxels(net(Reconstruct()(x)), crops)
+        out = net(x)
+        if isinstance(out, Tensor):  # the head of a hybrid network on its voxel stages
+            return self._of_voxels(out, crops)
+        if self.config.loss_on == "voxels":
+            return self._of_voxels(Reconstruct()(out), crops)
+        found = [
+            head_loss(net.config, out.item(i), crop.targets.to(self.device), crop.weights.to(self.device))
+            for i, crop in enumerate(crops)
+        ]
+        return torch.stack([f for f, _ in found]).mean(), torch.stack([p for _, p in found]).mean()
+
+    def _of_voxels(self, out: Tensor, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+        found = []
+        for image, crop in zip(out, crops, strict=True):
+            rows = image.permute(1, 2, 3, 0).reshape(-1, image.shape[0])
+            target, weight = voxel_targets(self.config.network, crop.labels)
+            found.append(head_loss(self.config.network, rows, target.to(self.device), weight.to(self.device)))
+        return torch.stack([f for f, _ in found]).mean(), torch.stack([p for _, p in found]).mean()
+
+    def training_step(self, batch: list[Crop], _index: int) -> Tensor:
+        """Loss of one step."""
+        flow, probability = self.losses(self.net, batch)
+        loss = flow + probability
+        self.last_losses = (flow.detach(), probability.detach())
+        parts = {"loss": loss.detach(), "flow_loss": flow.detach(), "probability_loss": probability.detach()}
+        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: list[Crop], _index: int) -> None:
+        """Loss of the averaged weights."""
+        flow, probability = self.losses(self.average, batch)
+        self.log("validation_loss", flow + probability, on_epoch=True, batch_size=len(batch))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the configuration."""
+        checkpoint["aprcnn"] = self.config.model_dump_json()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; a linear rise, then a cosine."""
+        config = self.config
+        optimiser = torch.optim.AdamW(self.net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+        def rate(step: int) -> float:
+            rise = min(1.0, (step + 1) / max(1, config.warmup_steps))
+            return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps))))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @torch.no_grad()
+    def on_train_batch_end(self, *_args: Any) -> None:
+        """Move the average."""
+        # Young averages forget faster, or the random initialisation would linger.
+        keep = min(self.config.ema_decay, (1 + self.global_step) / (10 + self.global_step))
+        for name, value in self.net.state_dict().items():
+            kept = self.average.state_dict()[name]
+            if value.is_floating_point():
+                kept.lerp_(value, 1 - keep)
+            else:
+                kept.copy_(value)
+
+
+class _Watch(Callback):
+    """Tells of steps and epochs, writes a checkpoint after every epoch, and stops when asked to."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        progress: Callable[[EpochReport], None],
+        on_step: Callable[[StepReport], None],
+        should_cancel: Callable[[], bool],
+    ) -> None:
+        self.run_dir, self.progress, self.on_step, self.should_cancel = run_dir, progress, on_step, should_cancel
+        self.cancelled, self.started = False, 0.0
+        self.times: deque[float] = deque(maxlen=_PACE_OVER + 1)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *_args: Any) -> None:
+        self.started = time.monotonic()
+        self.times.clear()  # the validation is no step
+        self.times.append(self.started)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, task: lightning.LightningModule, *_args: Any) -> None:
+        self.times.append(time.monotonic())
+        if self.should_cancel():
+            self.cancelled = trainer.should_stop = True
+        elif isinstance(task, VolumeTask) and (trainer.global_step % _TELL_EVERY == 0 or trainer.global_step == 1):
+            self.on_step(self._step_report(trainer, task))
+
+    def _step_report(self, trainer: lightning.Trainer, task: VolumeTask) -> StepReport:
+        pace = (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+        flow, probability = task.last_losses
+        return StepReport(
+            step=trainer.global_step,
+            steps=task.config.steps,
+            epoch=trainer.current_epoch + 1,
+            epochs=task.config.epochs,
+            flow_loss=float(flow),
+            probability_loss=float(probability),
+            seconds_per_step=pace,
+            seconds_left=pace * max(0, task.config.steps - trainer.global_step),
+        )
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
+        # Of a part of an epoch nothing is kept: a resumed training repeats it and ends as if it had never stopped.
+        if self.cancelled or not isinstance(task, VolumeTask):
+            return
+        seen = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if not math.isfinite(seen["loss"]):
+            raise TrainingError(
+                f"the loss of epoch {trainer.current_epoch + 1} is no number any more; lower the learning rate and "
+                "start afresh (the checkpoint of the epoch before is still there)"
+            )
+        beside = (self.run_dir / LAST).with_suffix(".part")
+        trainer.save_checkpoint(beside)
+        beside.replace(self.run_dir / LAST)
+        note_checkpoint(self.run_dir, trainer.current_epoch + 1, task.config)
+        pace = (time.monotonic() - self.started) / task.config.steps_per_epoch
+        self.progress(
+            EpochReport(
+                epoch=trainer.current_epoch + 1,
+                epochs=task.config.epochs,
+                loss=seen["loss"],
+                flow_loss=seen["flow_loss"],
+                probability_loss=seen["probability_loss"],
+                validation_loss=seen.get("validation_loss"),
+                seconds_per_step=pace,
+                seconds_left=pace * task.config.steps_per_epoch * (task.config.epochs - trainer.current_epoch - 1),
+            )
+        )
+
+
+def fit_volumes(
+    config: VolumeTrainConfig,
+    *,
+    run_dir: Path | str,
+    labelled: Sequence[LabelledVolume] = (),
+    validation: Sequence[LabelledVolume] = (),
+    simulation: SimulationConfig | None = None,
+    initial: VolumeNet | None = None,
+    accelerator: str = "cpu",
+    progress: Callable[[EpochReport], None] = lambda _: None,
+    on_step: Callable[[StepReport], None] = lambda _: None,
+    should_cancel: Callable[[], bool] = lambda: False,
+) -> VolumeNet:
+    """Train a network, or go on with a training that was interrupted.
+
+    Parameters
+    ----------
+    config
+        The training.
+    run_dir
+        Folder of the checkpoint, of the simulated volumes and of the logs (CSV and TensorBoard); if it holds a
+        checkpoint of the same configuration, the training goes on from there and ends as if it had never stopped. With
+        other `epochs` it goes on, too; the rate then follows the new length.
+    labelled, validation
+        Labelled images to train on, and others to look at after every epoch.
+    simulation
+        Of the simulated volumes; ``None``: the defaults.
+    initial
+        Network whose weights to start from; with another head, or other inputs, its body (`share_weights`).
+    accelerator
+        Of lightning: ``cpu``, ``cuda``, ``auto``.
+    progress, on_step, should_cancel
+        Told after every epoch; told after the first and every tenth step; asked after every step.
+
+    Returns
+    -------
+    VolumeNet
+        The averaged weights, in evaluation mode.
+
+    Raises
+    ------
+    TrainingDataError
+        If there is nothing to train on, or the folder holds a checkpoint that is damaged or of another configuration.
+    TrainingError
+        If the loss is no number any more.
+    CancelledError
+        If `should_cancel` said yes; the checkpoint of the last whole epoch is there.
+    """
+    run_dir = Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    simulated = None
+    if config.simulated > 0:
+        simulated = SimulatedVolumes(
+            run_dir / "simulated", number=config.simulated_volumes, seed=config.seed, config=simulation
+        )
+    task = VolumeTask(config, simulated, labelled, validation)
+    if initial is not None:
+        start = share_weights(initial.state_dict(), initial.config, task.net.state_dict(), config.network)
+        task.net.load_state_dict(start)
+        task.average.load_state_dict(task.net.state_dict())
+    watch = _Watch(run_dir, progress, on_step, should_cancel)
+    callbacks: list[Callback] = [watch]
+    if config.patience and validation:
+        callbacks.append(EarlyStopping("validation_loss", patience=config.patience))
+    trainer = lightning.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        max_epochs=config.epochs,
+        precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
+        gradient_clip_val=config.clip_norm,
+        callbacks=callbacks,
+        logger=[CSVLogger(run_dir, name="log"), TensorBoardLogger(run_dir, name="tensorboard")],
+        default_root_dir=run_dir,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    resumed = run_dir / LAST if (run_dir / LAST).exists() else None
+    if resumed is not None:
+        _check_checkpoint(resumed, config)
+    try:
+        trainer.fit(task, ckpt_path=resumed, weights_only=True)
+    except SystemExit:  # lightning's answer to SIGTERM and Ctrl-C, with exit codes of its own
+        watch.cancelled = True
+    if watch.cancelled:
+        raise CancelledError(f"the training was cancelled; run it again to go on from {run_dir}")
+    return task.average.eval()
+
+
+def _check_checkpoint(path: Path, config: VolumeTrainConfig) -> None:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True).get("aprcnn")
+    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        raise TrainingDataError(f"the checkpoint {path} is damaged ({error}); remove it to start afresh") from error
+    if not isinstance(found, str) or not _same_training(found, config):
+        raise TrainingDataError(
+            f"{path} belongs to another configuration; give another folder, or remove the checkpoint to start afresh"
+        )
+
+
+def _same_training(found: str, config: VolumeTrainConfig) -> bool:
+    try:
+        return lasting(VolumeTrainConfig.model_validate_json(found)) == lasting(config)
+    except ValueError:  # a parameter that this version does not know
+        return False
