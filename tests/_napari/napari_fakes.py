@@ -89,7 +89,7 @@ def fake_machine(device: str, threads: int | None) -> Machine:
 def fake_backend(segment=None, *, machine=fake_machine) -> Backend:
     return Backend(
         segment=segment or FakeSegment(),
-        estimate=lambda shape, dtype, config, diameter: f"about 1 s for {tuple(shape)}",
+        estimate=lambda shape, dtype, config, diameter, prr: f"about 1 s for {tuple(shape)}",
         machine=machine,
     )
 

@@ -31,7 +31,7 @@ def test_types_and_ranges_are_read(path, kind, optional, low, high):
 
 def test_choices_and_tooltip():
     spec = SPECS["dimensionality",]
-    assert spec.choices == ("auto", "2d", "planes", "stitch")
+    assert spec.choices == ("auto", "2d", "planes", "stitch", "volume")
     assert "planes: 3D by flows averaged" in spec.tooltip
     assert "Range: 0 to 0.5" in SPECS["tiles", "overlap"].tooltip
     assert "Default: auto" in SPECS["threads",].tooltip

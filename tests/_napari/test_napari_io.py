@@ -149,16 +149,23 @@ def test_every_command_of_the_manifest_can_be_imported():
     pytest.importorskip("PyQt6", reason="the dock needs a Qt binding")
     found = manifest()
     found.validate_imports()
-    assert {widget.command for widget in found.contributions.widgets} == {"napari-aprcnn.segment"}
+    assert {widget.command for widget in found.contributions.widgets} == {
+        "napari-aprcnn.segment",
+        "napari-aprcnn.train",
+    }
 
 
 def test_every_sample_is_in_the_menu_and_opens():
     keys = {sample.key for sample in manifest().contributions.sample_data}
-    assert keys == {sample.name for sample in list_samples()}
+    simulated = {f"simulated-{phenotype}-3d" for phenotype in ("cystic", "compact", "cauliflower")}
+    assert keys == {sample.name for sample in list_samples()} | simulated
     for contribution in manifest().contributions.sample_data:
         command = next(c for c in manifest().contributions.commands if c.id == contribution.command)
         function = getattr(sample_data, command.python_name.partition(":")[2])
-        ((data, options, _),) = function()
+        *truth, (data, options, kind) = function()
+        assert kind == "image"
+        assert [layer[2] for layer in truth] == (["labels"] if contribution.key in simulated else [])
+        assert all(labels.shape == data.shape and labels.max() > 50 for labels, _, _ in truth)
         assert data.ndim == (3 if contribution.key.endswith("3d") else 2)
         assert options["metadata"]["licence"]
 

@@ -27,3 +27,13 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path):
 
 def test_preferences_have_defaults_without_napari_s():
     assert preferences().remember
+
+
+def test_a_model_chosen_in_an_older_version_is_still_a_choice():
+    settings_path().parent.mkdir(parents=True)
+    settings_path().write_text('{"config": {"model": "mine.safetensors"}}')
+    assert load_settings().model_chosen
+    settings_path().write_text('{"config": {"model": "fastercellpose-v3"}}')
+    assert not load_settings().model_chosen
+    settings_path().write_text('{"config": {"model": "apr-tiny-3d"}, "model_chosen": false}')
+    assert not load_settings().model_chosen

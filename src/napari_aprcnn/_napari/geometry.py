@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils.transforms import CompositeAffine
 
+from napari_aprcnn._napari.foreign import steady
 from napari_aprcnn.config import AxisMapping
 from napari_aprcnn.segment.axes import guess_axes
 
@@ -60,10 +61,13 @@ class Placement:
         ``scale``, ``translate``, ``rotate``, ``shear``, ``affine``, ``units``, ``axis_labels`` of the new layer.
     channel_at
         Position of the kept C axis, else ``None``.
+    axes
+        Letters of the new layer's axes, the kept C included.
     """
 
     kwargs: dict[str, Any]
     channel_at: int | None = None
+    axes: str = ""
 
     def array(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return a view of `values` with the axes of the layer."""
@@ -154,7 +158,13 @@ class LayerImage:
             return Spacing(None, "unknown: taken as equal along all axes")
         return Spacing(um, "from the layer's scale, which has no unit")
 
-    def place(self, mapping: AxisMapping, *, start: Sequence[int] | None = None) -> Placement:
+    def place(
+        self,
+        mapping: AxisMapping,
+        *,
+        start: Sequence[int] | None = None,
+        voxel: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    ) -> Placement:
         """Say where a result belongs.
 
         Parameters
@@ -163,6 +173,8 @@ class LayerImage:
             Meaning of the image's axes.
         start
             First index along each axis of the layer, for the result of a part of the image.
+        voxel
+            Edges of the result's voxels along z, y, x, in voxels of the image, where it is finer or coarser.
 
         Returns
         -------
@@ -171,6 +183,11 @@ class LayerImage:
         letters = self.layer_axes(mapping)
         origin = np.zeros(len(letters)) if start is None else np.asarray(start, dtype=float)
         stretch, channel_at = np.ones(len(letters)), None
+        for letter, edge in zip("ZYX", voxel, strict=True):
+            if letter in letters and edge != 1.0:
+                # The corners of both grids lie at the same place; the centre of the first voxel does not.
+                stretch[letters.index(letter)] = edge
+                origin[letters.index(letter)] += (edge - 1.0) / 2
         kept = list(range(len(letters)))
         if "C" in letters:
             channel = letters.index("C")
@@ -195,14 +212,14 @@ class LayerImage:
             "units": tuple(self.units[axis] for axis in kept),
             "axis_labels": tuple(self.axis_labels[axis] for axis in kept),
         }
-        return Placement(kwargs, channel_at)
+        return Placement(kwargs, channel_at, "".join(letters[axis] for axis in kept))
 
 
 def image_of(layer: Any) -> LayerImage:
     """Take a snapshot of an image layer; of a multiscale layer its full resolution."""
     return LayerImage(
         name=str(layer.name),
-        data=layer.data[0] if layer.multiscale else layer.data,
+        data=steady(layer.data[0] if layer.multiscale else layer.data),
         rgb=bool(getattr(layer, "rgb", False)),
         transform=CompositeAffine(
             scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim

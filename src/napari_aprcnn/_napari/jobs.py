@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_aprcnn._napari.colours import flows_to_rgb
@@ -18,6 +18,9 @@ from napari_aprcnn.errors import CancelledError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_aprcnn._napari.result_layers import Kind
+    from napari_aprcnn.apr.pyramid import TreeArray
+    from napari_aprcnn.apr.tree import ParticleTree
     from napari_aprcnn.config import SegmentConfig
     from napari_aprcnn.segment.progress import PartialLabels, Progress
     from napari_aprcnn.segment.result import SegmentationResult
@@ -90,11 +93,14 @@ class SegmentOutput:
         Probability of being nucleus, 0..1.
     flows_rgb : (*S, 3) uint8 or None
         Flows as colours.
+    pyramids
+        Multiscale images of the particles, by kind of layer.
     """
 
     result: SegmentationResult
     probability: NDArray[Any] | None
     flows_rgb: NDArray[Any] | None
+    pyramids: dict[Kind, list[TreeArray]] = field(default_factory=dict)
 
 
 class SegmentJob(Job):
@@ -112,6 +118,10 @@ class SegmentJob(Job):
         Make the pictures of them.
     live
         Ask for labels while tiles finish.
+    levels, reconstruction
+        Make images of the particles' levels, and of their intensities.
+    axes
+        Of the layers for the particles.
     """
 
     def __init__(
@@ -123,11 +133,17 @@ class SegmentJob(Job):
         probability: bool = False,
         flows: bool = False,
         live: bool = True,
+        levels: bool = False,
+        reconstruction: bool = False,
+        axes: str = "ZYX",
     ) -> None:
         super().__init__(lambda: self._segment(segment, read(), config))
         self.config = config
         self._wants_probability = probability
         self._wants_flows = flows
+        self._wants_levels = levels
+        self._wants_reconstruction = reconstruction
+        self._axes = axes
         self._live = live
         self._partials: deque[PartialLabels] = deque()
         self._progress: Progress | None = None
@@ -147,7 +163,19 @@ class SegmentJob(Job):
             probability = expit(result.probability)
         if self._wants_flows and result.flows is not None and not self.cancelled:
             flows = flows_to_rgb(result.flows)
-        return SegmentOutput(result, probability, flows)
+        return SegmentOutput(result, probability, flows, {} if self.cancelled else self._pyramids(result.particles))
+
+    def _pyramids(self, tree: ParticleTree | None) -> dict[Kind, list[TreeArray]]:
+        pyramids: dict[Kind, list[TreeArray]] = {}
+        if tree is None or not (self._wants_levels or self._wants_reconstruction):
+            return pyramids
+        from napari_aprcnn.apr.pyramid import tree_pyramid
+
+        if self._wants_levels:
+            pyramids["particle levels"] = tree_pyramid(tree, tree.levels, axes=self._axes)
+        if self._wants_reconstruction:
+            pyramids["reconstruction"] = tree_pyramid(tree, axes=self._axes)
+        return pyramids
 
     def _tell(self, progress: Progress) -> None:
         self._progress = progress

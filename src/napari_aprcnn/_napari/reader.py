@@ -31,14 +31,24 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], lis
 def read(path: str | Sequence[str]) -> list[LayerData]:
     """Open one or several images as napari layers; several images of one shape are stacked along Z.
 
+    Particle trees (``.apr``) become layers of their own.
+
     Raises
     ------
     FileFormatError
         If a file cannot be read.
+    MissingDependencyError
+        If what ``.apr`` files need is not installed.
     """
     from napari_aprcnn.io.read import open_image
 
     paths = [path] if isinstance(path, str | Path) else list(path)
+    trees = [one for one in paths if _is_tree(Path(one))]
+    if trees:
+        from napari_aprcnn._napari.apr_reader import read_apr_layers
+
+        others = [one for one in paths if not _is_tree(Path(one))]
+        return [layer for one in trees for layer in read_apr_layers(one)] + (read(others) if others else [])
     sources = [open_image(one) for one in paths]
     if len(sources) > 1 and len({(source.shape, str(source.data.dtype)) for source in sources}) == 1:
         stacked = _stack(sources)
@@ -112,4 +122,8 @@ def _stack(sources: Sequence[ImageSource]) -> list[LayerData] | None:
 def _readable(path: Path) -> bool:
     if path.is_dir():
         return any((path / name).exists() for name in _ZARR_FILES)
-    return path.suffix.lower() in _SUFFIXES
+    return path.suffix.lower() in _SUFFIXES or _is_tree(path)
+
+
+def _is_tree(path: Path) -> bool:
+    return path.suffix.lower() == ".apr"

@@ -11,15 +11,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_aprcnn._napari.geometry import Placement
+    from napari_aprcnn.apr.pyramid import TreeArray
     from napari_aprcnn.segment.progress import PartialLabels
 
-__all__ = ["KEY", "LiveLabels", "publish", "remove_preview"]
+__all__ = ["KEY", "Kind", "LiveLabels", "publish", "publish_layer", "pyramid_layer", "remove_preview"]
 
 KEY = "aprcnn"
 OPACITY = 0.6
 _WRAP = np.uint32(np.iinfo(np.uint16).max - 1)
 
-Kind = Literal["nuclei", "probability", "flows", "preview"]
+Kind = Literal["nuclei", "probability", "flows", "preview", "particle levels", "reconstruction", "slice particles"]
 
 
 class LiveLabels:
@@ -102,6 +103,7 @@ def publish(
     rerun: Literal["replace", "version"],
     record: dict[str, Any],
     live: LiveLabels | None = None,
+    into: Any | None = None,
 ) -> Any:
     """Add a result to the viewer, or put it in the place of an earlier one.
 
@@ -124,6 +126,8 @@ def publish(
         Kept in the layer's metadata: configuration and readout.
     live
         Provisional labels whose layer becomes the final one, where there is none to replace.
+    into
+        The layer that shows it, whatever `rerun` says; of the same kind.
 
     Returns
     -------
@@ -132,7 +136,9 @@ def publish(
     """
     data = placement.array(values)
     metadata = {KEY: {**record, "source": source, "kind": kind, "edited": False}}
-    old = _replaceable(viewer, source, kind) if rerun == "replace" or kind == "preview" else None
+    old = into
+    if old is None and (rerun == "replace" or kind == "preview"):
+        old = _replaceable(viewer, source, kind)
     if old is not None and (old.ndim != len(placement.kwargs["scale"]) or isinstance(old, Labels) == _pictured(kind)):
         viewer.layers.remove(old)
         old = None
@@ -154,6 +160,49 @@ def publish(
         viewer.layers.insert(index, layer)
     _watch(layer)
     return layer
+
+
+def publish_layer(
+    viewer: Any,
+    layer: Any,
+    *,
+    kind: Kind,
+    source: str,
+    rerun: Literal["replace", "version"],
+    record: dict[str, Any],
+) -> None:
+    """Add a finished layer of the particles below the labels; with ``replace`` an earlier one of its kind goes.
+
+    Unlike `publish` it takes the old layer away: a multiscale image cannot be given other levels.
+    """
+    old = _replaceable(viewer, source, kind) if rerun == "replace" else None
+    if old is not None:
+        layer.visible = old.visible
+        layer.opacity = old.opacity
+        viewer.layers.remove(old)
+    layer.metadata = {KEY: {**record, "source": source, "kind": kind, "edited": False}}
+    layer.name = _free_name(viewer, f"{source} {kind}")
+    viewer.layers.insert(_index_above(viewer, source, topmost=kind == "slice particles"), layer)
+
+
+def pyramid_layer(images: list[TreeArray], kind: Kind, placement: Placement) -> Image:
+    """Make the layer of a multiscale image of particles."""
+    tree = images[0].tree
+    low, high = (1, tree.level_max) if kind == "particle levels" else _limits(tree.intensities)
+    return Image(
+        images if len(images) > 1 else images[0],
+        multiscale=len(images) > 1,
+        colormap="viridis" if kind == "particle levels" else "gray",
+        contrast_limits=(low, max(high, low + 1)),
+        interpolation2d="nearest",
+        opacity=0.6 if kind == "particle levels" else 1.0,
+        **placement.kwargs,
+    )
+
+
+def _limits(values: Any) -> tuple[float, float]:
+    low, high = np.percentile(values, (0.5, 99.8))
+    return float(low), float(high)
 
 
 def remove_preview(viewer: Any, source: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,23 +13,58 @@ from psygnal import Signal
 
 from napari_aprcnn._napari.geometry import view_region
 from napari_aprcnn._napari.jobs import Outcome, SegmentJob, SegmentOutput
-from napari_aprcnn._napari.result_layers import Kind, LiveLabels, publish, remove_preview
+from napari_aprcnn._napari.outlines import LiveOutlines
+from napari_aprcnn._napari.result_layers import (
+    Kind,
+    LiveLabels,
+    publish,
+    publish_layer,
+    pyramid_layer,
+    remove_preview,
+)
+from napari_aprcnn._napari.slice_particles import SliceParticles
 from napari_aprcnn.errors import AprcnnError
 
 if TYPE_CHECKING:
     from napari_aprcnn._napari.geometry import LayerImage, Placement
     from napari_aprcnn.config import AxisMapping, SegmentConfig
 
-__all__ = ["Runner", "State"]
+__all__ = ["Runner", "Show", "State"]
 
 logger = logging.getLogger(__name__)
 
 State = Literal["ready", "running", "cancelling"]
 Rerun = Literal["replace", "version"]
+_NO_PARTICLES = (
+    "there are no layers of particles: only models for volumes have them, for a single time point in one block, and "
+    "where not all stages run on voxels"
+)
 # One turn of `poll` may take about this long: the event loop must not wait for it.
 POLL_BUDGET_S = 0.03
 # Provisional labels are drawn at most this often: drawing competes with the run for the processor.
 SHOW_EVERY_S = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """Layers that a run adds beside the labels.
+
+    Attributes
+    ----------
+    probability, flows
+        Pictures of what the network said.
+    levels, reconstruction, particles
+        Of a model for volumes: levels of the particles, the image that they are, those that the shown plane cuts.
+    rerun
+        Replace the layers of an earlier run, or add others.
+    """
+
+    probability: bool = False
+    flows: bool = False
+    levels: bool = False
+    reconstruction: bool = False
+    particles: bool = False
+    rerun: Rerun = "replace"
 
 
 class Runner:
@@ -42,9 +78,13 @@ class Runner:
         Runs a callable in another thread.
     segment
         ``segment(image, config=, progress=, should_cancel=, on_partial=) -> SegmentationResult``.
+    relabel
+        ``relabel(result, config, threads=, should_cancel=) -> SegmentationResult``.
 
     Attributes
     ----------
+    outlines
+        Moves the labels of the last run of a model for volumes.
     changed : Signal(str)
         ``state``, ``progress``, ``result``, ``pending``.
     notified : Signal(str, str, object)
@@ -55,7 +95,12 @@ class Runner:
     notified = Signal(str, str, object)
 
     def __init__(
-        self, viewer: Any, *, launch: Callable[[Callable[[], None]], Any], segment: Callable[..., Any]
+        self,
+        viewer: Any,
+        *,
+        launch: Callable[[Callable[[], None]], Any],
+        segment: Callable[..., Any],
+        relabel: Callable[..., Any],
     ) -> None:
         self._viewer = viewer
         self._launch = launch
@@ -69,6 +114,10 @@ class Runner:
         self._finish: Callable[[SegmentOutput], None] = _ignore
         self._show_next = 0.0
         self._diameters: dict[str, float] = {}
+        self._slices: SliceParticles | None = None
+        self.outlines = LiveOutlines(viewer, launch=launch, relabel=relabel)
+        self.outlines.changed.connect(self._relabelled)
+        self.outlines.failed.connect(self._tell_error)
 
     def found_diameter(self, source: str) -> float | None:
         """Return the diameter that an earlier run found in an image, in pixels."""
@@ -80,15 +129,7 @@ class Runner:
         return self._job is not None
 
     def segment(
-        self,
-        image: LayerImage,
-        mapping: AxisMapping,
-        config: SegmentConfig,
-        *,
-        probability: bool = False,
-        flows: bool = False,
-        live: bool = True,
-        rerun: Rerun = "replace",
+        self, image: LayerImage, mapping: AxisMapping, config: SegmentConfig, *, show: Show, live: bool = True
     ) -> None:
         """Start a run on a whole image.
 
@@ -96,12 +137,10 @@ class Runner:
         ----------
         image, mapping, config
             What to segment and how.
-        probability, flows
-            Add layers of them.
+        show
+            Layers to add beside the labels, and whether they replace those of an earlier run.
         live
             Show labels while tiles finish.
-        rerun
-            Replace the result of an earlier run, or add another.
         """
         placement = image.place(mapping)
         shape = tuple(n for n, letter in zip(image.shape, mapping.order, strict=True) if letter != "C")
@@ -110,18 +149,59 @@ class Runner:
             remove_preview(self._viewer, image.name)
             for kind, values in (("probability", output.probability), ("flows", output.flows_rgb)):
                 if values is not None:
-                    self._publish(values, kind, image.name, placement, rerun, output)  # type: ignore[arg-type]
+                    self._publish(values, kind, image.name, placement, show.rerun, output)  # type: ignore[arg-type]
+            self._publish_particles(output, image, mapping, show)
             live = self._live
-            self._publish(output.result.labels, "nuclei", image.name, placement, rerun, output, live=live)
+            layer = self._publish(output.result.labels, "nuclei", image.name, placement, show.rerun, output, live=live)
             self._diameters[image.name] = output.result.readout.diameter_px
-            if (probability and output.probability is None) or (flows and output.flows_rgb is None):
+            self.outlines.keep(output.result, layer, placement, image.name)
+            if (show.probability and output.probability is None) or (show.flows and output.flows_rgb is None):
                 sentence = "there is no layer of probability or flows: they did not fit the memory of this run"
                 self.notified.emit("info", sentence, None)
 
+        self.outlines.pause()  # it stays: a run that is cancelled must not cost the last one
         self._live = LiveLabels(self._viewer, source=image.name, shape=shape, placement=placement) if live else None
         data = image.data
-        job = SegmentJob(self._segment, lambda: data, config, probability=probability, flows=flows, live=live)
+        job = SegmentJob(
+            self._segment,
+            lambda: data,
+            config,
+            probability=show.probability,
+            flows=show.flows,
+            levels=show.levels,
+            reconstruction=show.reconstruction,
+            axes=placement.axes,
+            live=live,
+        )
         self._start(job, "segment", finish)
+
+    def _publish_particles(self, output: SegmentOutput, image: LayerImage, mapping: AxisMapping, show: Show) -> None:
+        tree = output.result.particles
+        if not (show.levels or show.reconstruction or show.particles):
+            return
+        if tree is None:
+            self.notified.emit("info", _NO_PARTICLES, None)
+            return
+        size = dict(zip(mapping.order, image.shape, strict=True))
+        z, y, x = (size[letter] / n for letter, n in zip("ZYX", tree.shape, strict=True))
+        placement = image.place(mapping, voxel=(z, y, x))
+        record = {"config": output.result.config.to_json(), "readout": output.result.readout.to_json()}
+        kept: dict[str, Any] = {"source": image.name, "rerun": show.rerun, "record": record}
+        for kind, images in output.pyramids.items():
+            publish_layer(self._viewer, pyramid_layer(images, kind, placement), kind=kind, **kept)
+        if show.particles:
+            if self._slices is not None:
+                self._slices.close()
+            self._slices = SliceParticles(
+                self._viewer, tree, placement, tell=lambda sentence: self.notified.emit("info", sentence, None)
+            )
+            publish_layer(self._viewer, self._slices.layer, kind="slice particles", **kept)
+            self._slices.follow()
+
+    def _relabelled(self, result: Any) -> None:
+        self.result = result
+        self.changed.emit("result")
+        self.changed.emit("state")
 
     def preview(self, layer: Any, image: LayerImage, mapping: AxisMapping, config: SegmentConfig) -> None:
         """Start a run on what the camera shows: one plane, in 2D.
@@ -167,9 +247,14 @@ class Runner:
         if self._job is not None:
             self._job.cancel()
         self._job, self._live, self._finish = None, None, _ignore
+        self.outlines.forget()
+        if self._slices is not None:
+            self._slices.close()
+            self._slices = None
 
     def poll(self) -> None:
         """Take what the run has ready."""
+        self.outlines.poll()
         job = self._job
         if job is None:
             return
@@ -257,9 +342,9 @@ class Runner:
         output: SegmentOutput,
         *,
         live: LiveLabels | None = None,
-    ) -> None:
+    ) -> Any:
         result = output.result
-        publish(
+        return publish(
             self._viewer,
             values,
             kind=kind,

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from napari_aprcnn._napari.reader import LayerData, read
 
-__all__ = ["culture", "large_nuclei", "muscle", "ovule_3d", "stardist_3d", "u2os"]
+__all__ = [
+    "culture",
+    "large_nuclei",
+    "muscle",
+    "ovule_3d",
+    "simulated_cauliflower_3d",
+    "simulated_compact_3d",
+    "simulated_cystic_3d",
+    "stardist_3d",
+    "u2os",
+]
+
+# Seeds whose organoids show their phenotype in the middle plane.
+_SEEDS = {"cystic": 3, "compact": 3, "cauliflower": 3}
 
 
 def _open(name: str) -> list[LayerData]:
@@ -51,3 +64,50 @@ def ovule_3d() -> list[LayerData]:
 def stardist_3d() -> list[LayerData]:
     """Small volume of 51 nuclei, 3D."""
     return _open("stardist-3d")
+
+
+def simulated_cystic_3d() -> list[LayerData]:
+    """Hollow organoid, simulated, with its labels."""
+    return _simulate("cystic")
+
+
+def simulated_compact_3d() -> list[LayerData]:
+    """Solid organoid, simulated, with its labels."""
+    return _simulate("compact")
+
+
+def simulated_cauliflower_3d() -> list[LayerData]:
+    """Organoid of several lobes, simulated, with its labels."""
+    return _simulate("cauliflower")
+
+
+def _simulate(phenotype: str) -> list[LayerData]:
+    from napari_aprcnn.train.simulation import CameraConfig, SimulationConfig, simulate_volume
+
+    config = SimulationConfig(
+        scene=phenotype,
+        shape=(64, 160, 160),
+        diameter_px=(12, 15),
+        z_scale=(0.45, 0.55),
+        extent=(0.8, 0.85),
+        density=(0.8, 1.0),
+        camera=CameraConfig(photons=(30, 60), emccd=0, read_noise=(0.02, 0.05), contrast_grey=(300, 600), bits=(16,)),
+    )
+    volume = simulate_volume(config, seed=_SEEDS[phenotype])
+    title = f"Simulated organoid (3D), {phenotype}"
+    options = {
+        "scale": list(volume.spacing_um),
+        "units": ["micrometer"] * 3,
+        "axis_labels": ["z", "y", "x"],
+        "metadata": {
+            "axes": "ZYX",
+            "spacing_um": volume.spacing_um,
+            "title": title,
+            "licence": "BSD-3-Clause",
+            "source": f"simulated by napari-aprcnn, seed {_SEEDS[phenotype]}",
+            "attribution": "",
+        },
+    }
+    # The truth is there to look up; it would hide the image at first sight.
+    truth = {**options, "name": f"{title}: true nuclei", "visible": False}
+    return [(volume.labels, truth, "labels"), (volume.image, {**options, "name": title}, "image")]

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import create_worker
-from napari.utils.notifications import Notification, notification_manager, show_error, show_info
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_aprcnn._napari.dock_tools import Scroll, in_worker, notify
 from napari_aprcnn._napari.segment_model import SegmentModel
 from napari_aprcnn._napari.settings import preferences
 from napari_aprcnn._napari.views.advanced_box import AdvancedBox
@@ -29,6 +28,7 @@ from napari_aprcnn._napari.views.inputs import ChoiceBox, NumberBox
 from napari_aprcnn._napari.views.model_box import ModelBox
 from napari_aprcnn._napari.views.progress_box import ProgressBox
 from napari_aprcnn._napari.views.readout_box import ReadoutBox
+from napari_aprcnn._napari.views.volume_box import VolumeBox
 
 if TYPE_CHECKING:
     import napari
@@ -58,10 +58,10 @@ class SegmentDock(QWidget):
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self._poll)
-        self.model = SegmentModel(napari_viewer, launch=_in_worker, backend=backend, preferences=preferences())
+        self.model = SegmentModel(napari_viewer, launch=_launch, backend=backend, preferences=preferences())
         self._build()
         self.model.changed.connect(self._refresh)
-        self.model.notified.connect(_notify)
+        self.model.notified.connect(notify)
         # Qt deletes the widget with the window, whoever still holds the Python object.
         self.destroyed.connect(self.model.close)
         for what in ("parameters", "machine", "estimate", "state", "pending"):
@@ -81,13 +81,16 @@ class SegmentDock(QWidget):
         self.images = ImageBox(self.model.images, form, self)
         self.models = ModelBox(self.model)
         form.addRow("Model", self.models)
+        self._form = form
         self._add_diameter(form)
+        self.volume = VolumeBox(self.model)
+        form.addRow(self.volume)
         self._add_layers_row(form)
         self.run = ProgressBox(self.model)
         layout.addWidget(self.run)
         self._add_folds(layout)
         layout.addStretch(1)
-        scroll = _Scroll(content)
+        scroll = Scroll(content)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(scroll)
@@ -107,7 +110,8 @@ class SegmentDock(QWidget):
             "into a layer of its own: a quick look at what the parameters do."
         )
         self.preview.clicked.connect(lambda _: self.model.preview())
-        form.addRow("Diameter", _side_by_side((self.diameter, 1), (self.preview, 0)))
+        self._planes_row = _side_by_side((self.diameter, 1), (self.preview, 0))
+        form.addRow("Diameter", self._planes_row)
 
     def _add_layers_row(self, form: QFormLayout) -> None:
         self.probability = QCheckBox("probability")
@@ -117,9 +121,33 @@ class SegmentDock(QWidget):
             "Add a layer with the flows towards the nuclei's centres: hue is the direction in the y, x plane,\n"
             "brightness the strength."
         )
-        self.probability.toggled.connect(lambda on: self.model.set_option(show_probability=on))
-        self.flows.toggled.connect(lambda on: self.model.set_option(show_flows=on))
+        self.levels = QCheckBox("levels")
+        self.levels.setToolTip(
+            "Add a layer with the level of the particle at each voxel: bright is fine, dark is coarse.\n"
+            "Nuclei that lie in dark places were not resolved: take a smaller APR error."
+        )
+        self.reconstruction = QCheckBox("image")
+        self.reconstruction.setToolTip(
+            "Add a layer with the image that the particles are: what the network has seen.\n"
+            "Painted where you look, at the resolution you look at."
+        )
+        self.particles = QCheckBox("in slice")
+        self.particles.setToolTip(
+            "Add a layer with a square for each particle that the shown plane cuts, of the size of its cell.\n"
+            "It follows the slider; of more than 50,000 those nearest to the middle are shown."
+        )
+        self._options = {
+            "show_probability": self.probability,
+            "show_flows": self.flows,
+            "show_levels": self.levels,
+            "show_reconstruction": self.reconstruction,
+            "show_particles": self.particles,
+        }
+        for name, box in self._options.items():
+            box.toggled.connect(partial(self._set_option, name))
         form.addRow("Also show", _side_by_side((self.probability, 0), (self.flows, 1)))
+        self._particles_row = _side_by_side((self.levels, 0), (self.reconstruction, 0), (self.particles, 1))
+        form.addRow("Particles", self._particles_row)
         self.rerun = ChoiceBox()
         self.rerun.show_items(list(_RERUNS), "replace")
         self.rerun.setToolTip(
@@ -129,6 +157,9 @@ class SegmentDock(QWidget):
         self.rerun.setAccessibleName("second run")
         self.rerun.activated.connect(lambda _: self.model.set_option(rerun=self.rerun.currentData()))
         form.addRow("Rerun", self.rerun)
+
+    def _set_option(self, name: str, on: bool) -> None:
+        self.model.set_option(**{name: on})
 
     def _add_folds(self, layout: QVBoxLayout) -> None:
         self.advanced = AdvancedBox(self.model)
@@ -155,6 +186,9 @@ class SegmentDock(QWidget):
             self._show_parameters()
         elif what == "machine":
             self.models.refresh()
+            self._show_kind()
+        elif what == "reduction":
+            self.volume.show_reduction()
         elif what == "result":
             self.readout.refresh()
             self._show_found_diameter()
@@ -165,17 +199,29 @@ class SegmentDock(QWidget):
             ready = self.model.state == "ready"
             self.preview.setEnabled(ready and not self.model.problem)
             self.save_run.setEnabled(not self.model.problem)
+            self.volume.show_reduction()
 
     def _show_parameters(self) -> None:
         settings = self.model.settings
         self.diameter.show_number(settings.config.diameter_px)
-        for box, on in ((self.probability, settings.show_probability), (self.flows, settings.show_flows)):
+        for name, box in self._options.items():
             blocked = box.blockSignals(True)
-            box.setChecked(on)
+            box.setChecked(getattr(settings, name))
             box.blockSignals(blocked)
         self.rerun.setCurrentIndex(self.rerun.findData(settings.rerun))
         self.models.refresh()
         self.advanced.refresh()
+        self._show_kind()
+
+    def _show_kind(self) -> None:
+        """Show the inputs of the chosen kind of model only."""
+        volumes = self.model.for_volumes
+        for row, shown in ((self._planes_row, not volumes), (self.volume, volumes), (self._particles_row, volumes)):
+            row.setVisible(shown)
+            label = self._form.labelForField(row)
+            if label is not None:
+                label.setVisible(shown)
+        self.volume.refresh()
 
     def _show_found_diameter(self) -> None:
         result = self.model.runner.result
@@ -213,57 +259,8 @@ class SegmentDock(QWidget):
         return bool(super().event(event))
 
 
-class _Scroll(QScrollArea):
-    """Scrolls up and down only; never so narrow that a part of the dock is cut."""
-
-    def __init__(self, content: QWidget) -> None:
-        super().__init__()
-        self.setWidgetResizable(True)
-        self.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setWidget(content)
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Return what the parts need in the style of the moment, and room for the scroll bar."""
-        width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
-        return QSize(width, 200)
-
-    def eventFilter(self, watched: Any, event: Any) -> bool:  # noqa: N802 - Qt's name
-        """Follow the parts when the style or a longer text makes them wider."""
-        if event.type() == QEvent.Type.LayoutRequest:
-            self.updateGeometry()
-        return bool(super().eventFilter(watched, event))
-
-    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Return the least width, and a height for a small screen."""
-        return QSize(self.minimumSizeHint().width(), 600)
-
-
-class _Named:
-    """A callable that says in words what it does, for napari's list of tasks."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self._function = function
-
-    def __call__(self) -> None:
-        self._function()
-
-    def __repr__(self) -> str:
-        return "Segment (napari-aprcnn)"
-
-
-def _in_worker(function: Callable[[], None]) -> None:
-    worker = create_worker(_Named(function), _start_thread=False, _ignore_errors=True)
-    worker.start()
-
-
-def _notify(severity: str, sentence: str, error: Exception | None) -> None:
-    if error is not None:
-        notification_manager.dispatch(Notification.from_exception(error))
-    elif severity == "error":
-        show_error(sentence)
-    else:
-        show_info(sentence)
+def _launch(function: Callable[[], None]) -> None:
+    in_worker(function, "Segment (napari-aprcnn)")
 
 
 def _side_by_side(*cells: tuple[QWidget, int]) -> QWidget:

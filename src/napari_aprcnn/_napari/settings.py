@@ -31,6 +31,11 @@ class Settings(Frozen):
         Add a layer with the probability of being nucleus.
     show_flows
         Add a layer with the flows as colours.
+    show_levels, show_reconstruction, show_particles
+        Of a model for volumes: add layers of the particles' levels, of the image that they are, and of those that the
+        shown plane cuts.
+    model_chosen
+        The user has chosen the model; else the default follows the image.
     rerun
         ``replace``: a second run replaces the labels of the first; ``version``: it adds another layer.
     advanced_open
@@ -42,6 +47,10 @@ class Settings(Frozen):
     config: SegmentConfig = SegmentConfig()
     show_probability: bool = False
     show_flows: bool = False
+    show_levels: bool = False
+    show_reconstruction: bool = False
+    show_particles: bool = False
+    model_chosen: bool = False
     rerun: Literal["replace", "version"] = "replace"
     advanced_open: bool = False
     folder: str = ""
@@ -73,12 +82,16 @@ def load_settings(path: Path | None = None) -> Settings:
     path = path or settings_path()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Settings(**values)
+        settings = Settings(**values)
     except FileNotFoundError:
         return Settings()
     except (OSError, ValueError, TypeError, ConfigError) as error:
         logger.warning("the settings in %s cannot be used, the defaults are: %s", path, error)
         return Settings()
+    # Files of versions whose default did not follow the image: another model than the default was chosen.
+    if "model_chosen" not in values and settings.config.model != SegmentConfig().model:
+        return settings.replace(model_chosen=True)
+    return settings
 
 
 def save_settings(settings: Settings, path: Path | None = None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
@@ -14,9 +15,27 @@ from napari_aprcnn.config import SegmentConfig
 __all__ = ["AdvancedBox"]
 
 # These have places of their own in the dock.
-_ELSEWHERE = {("model",), ("diameter_px",), ("keep_flows",), ("device",)}
-_GROUPS: dict[str, str] = {"flows": "Masks", "normalise": "Normalisation", "tiles": "Tiles and memory"}
-_GROUP_OF = {"dimensionality": "3D", "stitch_iou": "3D"}
+_ELSEWHERE = {
+    ("model",),
+    ("diameter_px",),
+    ("keep_flows",),
+    ("device",),
+    *(("volume", name) for name in ("relative_error", "outline", "grow_vox", "zoom")),
+}
+_GROUPS: dict[str, str] = {
+    "flows": "Masks", "normalise": "Normalisation", "tiles": "Tiles and memory", "volume": "3D"
+}  # fmt: skip
+_GROUP_OF = {"dimensionality": "3D", "stitch_iou": "3D", "smallest_share_3d": "3D"}
+# What only one kind of model looks at.
+_PLANES_ONLY = {
+    ("dimensionality",),
+    ("stitch_iou",),
+    ("flows", "probability_threshold"),
+    ("flows", "flow_threshold"),
+    *(("normalise", name) for name in ("mode", "lower", "upper", "tile_px")),
+    *(("tiles", name) for name in ("tile_px", "overlap", "border_px")),
+}
+_VOLUMES_ONLY = {("volume", "particle_stages")}
 _ORDER = ("3D", "Masks", "Normalisation", "Tiles and memory", "Machine")
 _UNITS = {"_px": "px", "_vox": "voxels", "_gb": "GB", "_um": "µm"}
 # Where the field's name alone would not tell.
@@ -27,6 +46,7 @@ _WORDS = {
     "lower": "lower percentile",
     "upper": "upper percentile",
     "flow_threshold_3d": "flow threshold 3D",
+    "smallest_share_3d": "smallest share",
 }
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _DEVICE_HELP = (
@@ -52,10 +72,13 @@ class AdvancedBox(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         forms: dict[str, QFormLayout] = {}
+        self._labels: dict[tuple[str, ...], QLabel] = {}
+        self._headings: dict[str, QLabel] = {}
         for title in _ORDER:
             heading = QLabel(title)
             heading.setStyleSheet("QLabel { font-weight: bold; padding-top: 6px; }")
             layout.addWidget(heading)
+            self._headings[title] = heading
             forms[title] = form = QFormLayout()
             form.setContentsMargins(6, 0, 0, 0)
             form.setVerticalSpacing(3)
@@ -78,10 +101,14 @@ class AdvancedBox(QWidget):
             self._model.set(*path, value=value)
 
         words, unit = _label(spec)
+        if path == ("dimensionality",):
+            # Models for volumes have a place of their own: choosing one says it.
+            spec = replace(spec, choices=tuple(choice for choice in spec.choices if choice != "volume"))
         self.inputs[path] = widget = input_for(spec, changed, unit=unit)
         label = QLabel(words)
         label.setToolTip(spec.tooltip)
         label.setBuddy(widget)
+        self._labels[path] = label
         form.addRow(label, widget)
 
     def _add_device(self, form: QFormLayout) -> None:
@@ -102,6 +129,15 @@ class AdvancedBox(QWidget):
                 widget.addItem(str(value), value)  # a device such as cuda:1, from a run file
                 widget.blockSignals(blocked)
             show_value(widget, value)
+        self._show_kind()
+
+    def _show_kind(self) -> None:
+        """Hide what the chosen kind of model does not look at."""
+        hidden = _PLANES_ONLY if self._model.for_volumes else _VOLUMES_ONLY
+        for path, label in self._labels.items():
+            label.setVisible(path not in hidden)
+            self.inputs[path].setVisible(path not in hidden)
+        self._headings["Normalisation"].setVisible(not self._model.for_volumes)
 
 
 def _group(spec: FieldSpec) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from qtpy.QtWidgets import QButtonGroup, QFileDialog, QGridLayout, QPushButton, QRadioButton, QWidget
 
 from napari_aprcnn._napari.segment_model import SegmentModel
 from napari_aprcnn._napari.views.inputs import ChoiceBox, WordsLabel
+from napari_aprcnn._napari.volume_model import kind_words
 from napari_aprcnn.models.cards import ModelCard
 
 __all__ = ["ModelBox"]
@@ -25,36 +27,38 @@ class ModelBox(QWidget):
     def __init__(self, model: SegmentModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._model = model
-        self.zoo = QRadioButton("CPU FasterCellpose")
-        self.zoo.setToolTip("The fast networks of the Cellpose family that come with this package.")
+        self.apr = QRadioButton(kind_words(None, volumes=True))
+        self.apr.setToolTip("Networks for volumes, which work on particles: fine where there is something to see.")
+        self.apr_variant = ChoiceBox()
+        self.apr_variant.setAccessibleName("variant of the model for volumes")
+        self.apr_words = WordsLabel("none is installed", small=True)
+        self.zoo = QRadioButton(kind_words(None, volumes=False))
+        self.zoo.setToolTip("The fast networks of the Cellpose family for planes; stacks by planes along three axes.")
         self.variant = ChoiceBox()
         self.variant.setAccessibleName("variant of the model")
         self.own = QRadioButton("Model file")
         self.own.setToolTip("Your own weights: .safetensors of this package, or an official Cellpose 2 or 3 model.")
         self.browse = QPushButton("Choose…")
         self.browse.setToolTip("Choose a weights file (.safetensors, .pth, .pt, or a Cellpose model without suffix).")
-        self.apr = QRadioButton("GPU APR-CNN")
-        self.apr.setEnabled(False)
-        self.apr_words = WordsLabel(small=True)
         self.device = WordsLabel(small=True)
         self.device.setToolTip("The device that the network will run on. Another one: Advanced, machine, device.")
         self._buttons = QButtonGroup(self)
-        for button in (self.zoo, self.own, self.apr):
-            self._buttons.addButton(button)
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(3)
-        layout.addWidget(self.zoo, 0, 0)
-        layout.addWidget(self.variant, 0, 1)
-        layout.addWidget(self.own, 1, 0)
-        layout.addWidget(self.browse, 1, 1)
-        layout.addWidget(self.apr, 2, 0)
-        layout.addWidget(self.apr_words, 2, 1)
+        for row, (button, choice) in enumerate(
+            ((self.apr, self.apr_variant), (self.zoo, self.variant), (self.own, self.browse))
+        ):
+            self._buttons.addButton(button)
+            layout.addWidget(button, row, 0)
+            layout.addWidget(choice, row, 1)
+        layout.addWidget(self.apr_words, 0, 1)
         layout.addWidget(self.device, 3, 0, 1, 2)
         layout.setColumnStretch(1, 1)
-        self.zoo.clicked.connect(self._choose_variant)
+        for button, choice in ((self.apr, self.apr_variant), (self.zoo, self.variant)):
+            button.clicked.connect(partial(self._choose_variant, choice))
+            choice.activated.connect(partial(self._choose_variant, choice))
         self.own.clicked.connect(self._choose_own)
-        self.variant.activated.connect(self._choose_variant)
         self.browse.clicked.connect(self._browse)
         self._file = ""
         self.refresh()
@@ -62,8 +66,8 @@ class ModelBox(QWidget):
     def _cards(self) -> tuple[ModelCard, ...]:
         return self._model.machine.models if self._model.machine else ()
 
-    def _choose_variant(self, _index: object = None) -> None:
-        name = self.variant.currentData()
+    def _choose_variant(self, choice: ChoiceBox, _index: object = None) -> None:
+        name = choice.currentData()
         if name:
             self._model.set("model", value=name)
         self.refresh()
@@ -91,30 +95,34 @@ class ModelBox(QWidget):
     def refresh(self) -> None:
         """Show what the model says now."""
         cards, chosen, machine = self._cards(), self._model.get("model"), self._model.machine
-        known = {card.name for card in cards} | ({chosen} if not _is_file(chosen) else set())
-        items = [(_short(card.name), card.name) for card in cards]
-        if chosen in known and chosen not in {card.name for card in cards}:
-            items.insert(0, (_short(chosen), chosen))
-        if not _is_file(chosen):
-            self.variant.show_items(items, chosen)
-        elif self.variant.count() != len(items):
-            self.variant.show_items(items, items[0][1] if items else None)
-        self.variant.setToolTip(_card_words(cards, self.variant.currentData()))
-        if _is_file(chosen):
+        is_file = _is_file(chosen)
+        volumes = [card.name for card in cards if card.volume is not None]
+        planes = [card.name for card in cards if card.volume is None]
+        if not is_file and chosen not in volumes + planes:
+            # Of a run file, or before the machine was looked at: it is shown, and a run says what is wrong with it.
+            (volumes if self._model.for_volumes else planes).insert(0, chosen)
+        for choice, names in ((self.apr_variant, volumes), (self.variant, planes)):
+            current = chosen if chosen in names else choice.currentData()
+            current = current if current in names else next(iter(names), None)
+            choice.show_items([(_short(name), name) for name in names], current)
+            choice.setToolTip(_card_words(cards, current))
+        if is_file:
             self._file = chosen
-        (self.own if _is_file(chosen) else self.zoo).setChecked(True)
+        (self.own if is_file else self.apr if chosen in volumes else self.zoo).setChecked(True)
         self.browse.setText(Path(self._file).name if self._file else "Choose…")
-        on_gpu = machine is not None and not machine.device.startswith("CPU")
-        self.zoo.setText("GPU FasterCellpose" if on_gpu else "CPU FasterCellpose")
-        gpu = machine.gpu if machine else "looking for a GPU"
-        self.apr_words.setText("not in this version yet")
-        self.apr_words.setToolTip(f"The particle networks come in a later version. Graphics device here: {gpu}.")
-        self.apr.setToolTip(self.apr_words.toolTip())
+        device = machine.device if machine is not None else None
+        self.apr.setText(kind_words(device, volumes=True))
+        self.zoo.setText(kind_words(device, volumes=False))
+        self.apr.setEnabled(bool(volumes))
+        self.apr_variant.setVisible(bool(volumes))
+        self.apr_words.setVisible(not volumes)
+        self.apr_words.setToolTip("No weights of a network for volumes came with this package; your own: Model file.")
         if self._model.machine_problem:
             self.device.setText(self._model.machine_problem)
         elif machine is None:
             self.device.setText("looking at this machine…")
         else:
+            on_gpu = not machine.device.startswith("CPU")
             self.device.setText(f"runs on {machine.device}" + ("" if on_gpu else f" · {machine.gpu}"))
 
 
@@ -124,7 +132,7 @@ def _is_file(name: str) -> bool:
 
 def _short(name: str) -> str:
     """Leave out what the radio button says already."""
-    return name.removeprefix("fastercellpose-") if name.startswith("fastercellpose-") else name
+    return name.removeprefix("fastercellpose-").removeprefix("apr-")
 
 
 def _card_words(cards: tuple[ModelCard, ...], name: object) -> str:
@@ -132,9 +140,10 @@ def _card_words(cards: tuple[ModelCard, ...], name: object) -> str:
     if card is None:
         return f"{name}: its weights are not installed with this package." if name else "No models are installed."
     figures = ", ".join(f"{key} {value:.3g}" for key, value in card.metrics.items() if isinstance(value, float))
+    trained = f"nuclei of {card.diameter_px:g} px" if card.volume is None else f"APR error {card.relative_error:g}"
     lines = [
         f"{card.name}: {card.title}",
-        f"Trained on {card.data}, nuclei of {card.diameter_px:g} px.",
+        f"Trained on {card.data}, {trained}.",
         f"Licence of the weights: {card.licence}.",
     ]
     return "\n".join([*lines, *([f"Measured: {figures}."] if figures else [])])

@@ -6,6 +6,7 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_aprcnn._napari.segment_model import SegmentModel
+from napari_aprcnn._napari.views.button_styles import BLUE, RED
 from napari_aprcnn._napari.views.inputs import WordsLabel
 
 __all__ = ["SHORTCUT", "ProgressBox"]
@@ -13,15 +14,6 @@ __all__ = ["SHORTCUT", "ProgressBox"]
 SHORTCUT = "Ctrl+Return"
 _STEPS = 1000
 _STAGES = {"reading": "reading", "diameter": "finding the diameter", "network": "network", "masks": "making masks"}
-# Blue and vermillion of the Okabe-Ito palette, darkened until white text reads well on them.
-_STYLE = """
-QPushButton {{ background-color: {colour}; color: white; font-weight: bold; font-size: 14px; border-radius: 4px; }}
-QPushButton:hover {{ background-color: {hover}; }}
-QPushButton:focus {{ border: 2px solid white; }}
-QPushButton:disabled {{ background-color: rgba(128, 128, 128, 90); color: rgba(140, 140, 140, 255); }}
-"""
-_BLUE = _STYLE.format(colour="#0068A8", hover="#0079C4")
-_RED = _STYLE.format(colour="#B34E00", hover="#C95800")
 
 
 class ProgressBox(QWidget):
@@ -77,12 +69,12 @@ class ProgressBox(QWidget):
         tips = {
             "ready": problem or f"Find the nuclei in the whole image ({SHORTCUT}).",
             "running": f"Stop the run; no layer is left behind ({SHORTCUT}).",
-            "cancelling": "Waiting for the tile in work.",
+            "cancelling": "Waiting for what is in work.",
         }
         self.button.setText(texts[state])
         self.button.setShortcut(QKeySequence(SHORTCUT))  # setText takes it away
         self.button.setToolTip(tips[state])
-        self.button.setStyleSheet(_BLUE if state == "ready" else _RED)
+        self.button.setStyleSheet(BLUE if state == "ready" else RED)
         self.button.setEnabled(state == "running" or (state == "ready" and not problem))
         busy = state != "ready"
         self.bar.setVisible(busy)
@@ -92,7 +84,7 @@ class ProgressBox(QWidget):
             self.bar.setValue(0)
             self.words.setText(summary)
         elif state == "cancelling":
-            self.words.setText("cancelling: waiting for the tile in work")
+            self.words.setText("cancelling: waiting for what is in work")
         elif self._model.runner.progress is None:
             self.words.setText("starting: loading the model")
 

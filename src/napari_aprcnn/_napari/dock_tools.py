@@ -1,0 +1,68 @@
+"""What every dock needs of napari and Qt: a thread, notifications, room to scroll."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import Notification, notification_manager, show_error, show_info
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtWidgets import QScrollArea, QWidget
+
+__all__ = ["Scroll", "in_worker", "notify"]
+
+
+class Scroll(QScrollArea):
+    """Scrolls up and down only; never so narrow that a part of the dock is cut."""
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(content)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return what the parts need in the style of the moment, and room for the scroll bar."""
+        width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
+        return QSize(width, 200)
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:  # noqa: N802 - Qt's name
+        """Follow the parts when the style or a longer text makes them wider."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return bool(super().eventFilter(watched, event))
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return the least width, and a height for a small screen."""
+        return QSize(self.minimumSizeHint().width(), 600)
+
+
+class _Named:
+    """A callable that says in words what it does, for napari's list of tasks."""
+
+    def __init__(self, function: Callable[[], None], words: str) -> None:
+        self._function, self._words = function, words
+
+    def __call__(self) -> None:
+        self._function()
+
+    def __repr__(self) -> str:
+        return self._words
+
+
+def in_worker(function: Callable[[], None], words: str) -> None:
+    """Run a function in a thread of napari's, which calls it by these words."""
+    worker = create_worker(_Named(function, words), _start_thread=False, _ignore_errors=True)
+    worker.start()
+
+
+def notify(severity: str, sentence: str, error: Exception | None) -> None:
+    """Show a sentence, or an unexpected error with its traceback, as napari does."""
+    if error is not None:
+        notification_manager.dispatch(Notification.from_exception(error))
+    elif severity == "error":
+        show_error(sentence)
+    else:
+        show_info(sentence)
