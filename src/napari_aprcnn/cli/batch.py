@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from napari_aprcnn.errors import (
 )
 from napari_aprcnn.io.atomic import check_output, make_folder, staged
 from napari_aprcnn.io.read import open_image
+
+if TYPE_CHECKING:
+    from napari_aprcnn.segment.readout import Readout
 
 __all__ = ["Job", "replay_run", "run_batch"]
 
@@ -149,12 +152,20 @@ def _run_one(
         record = write_results(result, source, stage, job.names)
     record["outputs"] = {kind: str(job.folder / name) for kind, name in job.names.items() if kind in record["outputs"]}
     for kind in sorted(set(job.names) - set(record["outputs"])):
-        manner.note(f"{job.path.name}: {kind} did not fit the memory and was not written")
+        manner.note(f"{job.path.name}: {_why_missing(kind, result.readout)}")
     readout = result.readout
     manner.tell(
         f"{job.path.name}: {readout.n_objects} nuclei in {readout.seconds:.1f} s -> {job.folder / job.names['labels']}"
     )
     return record
+
+
+def _why_missing(kind: str, readout: Readout) -> str:
+    if kind != "particles":
+        return f"{kind} did not fit the memory and was not written"
+    if readout.dimensionality != "volume":
+        return f"no particles were written: {readout.model} is a model for planes"
+    return "no particles were written: only a single time point that runs on particles in one block has them"
 
 
 def replay_run(run_file: Path, output: Path | None, *, overwrite: bool, quiet: bool, as_json: bool) -> int:
@@ -186,7 +197,7 @@ def replay_run(run_file: Path, output: Path | None, *, overwrite: bool, quiet: b
         folder_or_file=output or run_file.parent,
         format="zarr" if suffix.endswith(".zarr") else "ome-tif" if suffix.endswith(".ome.tif") else "tif",
         overwrite=overwrite,
-        **dict.fromkeys(kinds & {"rois", "geojson", "csv", "overlay", "probability", "flows"}, True),
+        **dict.fromkeys(kinds & {"rois", "geojson", "csv", "overlay", "probability", "flows", "particles"}, True),
     )
     settings = Settings(base=base, has_file=True, series=series)
     _warn_of_changes(record, quiet=quiet)

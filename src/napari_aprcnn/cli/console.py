@@ -45,6 +45,7 @@ def exit_code(error: BaseException) -> int:
                 errors.MissingDependencyError,
                 errors.ParticleTreeError,
                 errors.ConversionError,
+                errors.TrainingDataError,
             ),
             3,
         ),

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,6 +17,12 @@ from napari_aprcnn.errors import DeviceError
 from napari_aprcnn.io.atomic import beside, make_folder
 from napari_aprcnn.io.read import open_image
 from napari_aprcnn.io.samples import list_samples, sample_labels_path, sample_path
+
+if TYPE_CHECKING:
+    from napari_aprcnn.config import SegmentConfig
+    from napari_aprcnn.io.source import ImageSource
+    from napari_aprcnn.models.cards import ModelCard
+    from napari_aprcnn.segment.reduction import Reduction
 
 __all__ = ["copy_samples", "show_estimate", "show_info", "show_models"]
 
@@ -33,15 +39,43 @@ def show_estimate(path: str, settings: Settings, *, as_json: bool) -> None:
 
     source = open_image(path, series=settings.series)
     config, notes = settings.config_for(source)
-    expected = estimate(source.shape, source.data.dtype, config)
+    reduction = _reduction(source, config)
+    expected = estimate(source.shape, source.data.dtype, config, prr=None if reduction is None else reduction.prr)
     if as_json:
         record = {"input": path, "shape": source.shape, "axes": source.axes, "spacing_um": source.spacing_um}
-        typer.echo(json.dumps(record | dataclasses.asdict(expected)))
+        measured = {} if reduction is None else {"prr": reduction.prr, "prr_of": reduction.shape}
+        typer.echo(json.dumps(record | dataclasses.asdict(expected) | measured))
         return
     for text in notes:
         say(f"note: {text}")
     typer.echo(f"{source.name} ({source.kind}): {source.words}")
+    if reduction is not None:
+        typer.echo(reduction.words)
     typer.echo(expected.words)
+
+
+def _reduction(source: ImageSource, config: SegmentConfig) -> Reduction | None:
+    """Measure the particle reduction, where the model works on particles of volumes."""
+    from napari_aprcnn.models.zoo import card_of, is_for_volumes
+
+    if not is_for_volumes(config.model):
+        return None
+    from napari_aprcnn.segment.pipeline import resolve_mode
+    from napari_aprcnn.segment.reduction import measure_reduction
+    from napari_aprcnn.segment.source import map_image
+    from napari_aprcnn.segment.volume_run import on_voxels
+
+    card = card_of(config.model)
+    resolve_mode(config, map_image(source.data, config.axes), for_volumes=True)
+    if card.volume is None or on_voxels(card.volume, config.volume):
+        return None
+    return measure_reduction(
+        source.data,
+        config.axes,
+        relative_error=config.volume.relative_error or card.relative_error,
+        zoom=config.volume.zoom,
+        threads=config.threads,
+    )
 
 
 def show_models(*, table: bool, as_json: bool) -> None:
@@ -57,11 +91,19 @@ def show_models(*, table: bool, as_json: bool) -> None:
         return
     for index, card in enumerate(cards):
         typer.echo(f"{card.name}{' (default)' if index == 0 else ''}")
-        typer.echo(f"  {card.title}; architecture {card.architecture}, trained at {card.diameter_px:g} px diameter")
+        typer.echo(f"  {card.title}; architecture {card.architecture}, {_trained(card)}")
         typer.echo(f"  data: {card.data}")
         if card.metrics:
             typer.echo(f"  metrics: {_metrics(card.metrics)}")
         typer.echo(f"  licence: {card.licence}; sha256 {card.sha256[:16]}")
+
+
+def _trained(card: ModelCard) -> str:
+    if card.volume is None:
+        return f"for planes, trained at {card.diameter_px:g} px diameter"
+    net = card.volume
+    stages = "all on voxels" if net.hybrid == 0 else f"{net.hybrid} of {net.depth + 1} stages on particles"
+    return f"for volumes, head {net.head}, {stages}, APR error {card.relative_error:g}"
 
 
 def _metrics(metrics: Mapping[str, Any]) -> str:

@@ -19,10 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["middle", "preview_one"]
 
 _EDGE_PX = 512
+_EDGE_VOX = 128
 
 
-def middle(shape: tuple[int, ...], mapping: AxisMapping) -> tuple[int | slice, ...]:
+def middle(shape: tuple[int, ...], mapping: AxisMapping, *, volume: bool = False) -> tuple[int | slice, ...]:
     """Return the index of the middle of an image: the first time point, the middle plane, the central pixels.
+
+    Parameters
+    ----------
+    shape, mapping
+        Of the image.
+    volume
+        The central 128 voxels along z, y and x instead of a plane.
 
     Examples
     --------
@@ -30,10 +38,11 @@ def middle(shape: tuple[int, ...], mapping: AxisMapping) -> tuple[int | slice, .
     (4, slice(256, 768, None), slice(0, 100, None))
     """
     index: list[int | slice] = []
+    kept, edge = ("ZYX", _EDGE_VOX) if volume else ("YX", _EDGE_PX)
     for letter, n in zip(mapping.order, shape, strict=True):
-        if letter in "YX":
-            start = max(0, (n - _EDGE_PX) // 2)
-            index.append(slice(start, min(n, start + _EDGE_PX)))
+        if letter in kept:
+            start = max(0, (n - edge) // 2)
+            index.append(slice(start, min(n, start + edge)))
         else:
             index.append({"T": 0, "Z": n // 2, "C": min(mapping.channel, n - 1)}[letter])
     return tuple(index)
@@ -62,26 +71,30 @@ def preview_one(
     AprcnnError
         As `segment` and `write_overlay`.
     """
+    from napari_aprcnn.models.zoo import is_for_volumes
     from napari_aprcnn.segment.axes import check_axes
     from napari_aprcnn.segment.estimate import estimate
     from napari_aprcnn.segment.pipeline import segment
 
     mapping = check_axes(source.shape, config.axes or AxisMapping(order=source.axes))
-    crop = np.asarray(source.data[middle(source.shape, mapping)])
-    order = "".join(letter for letter in mapping.order if letter in "YX")
-    flat = config.replace(axes=AxisMapping(order=order), dimensionality="2d")
+    volume = is_for_volumes(config.model)
+    crop = np.asarray(source.data[middle(source.shape, mapping, volume=volume)])
+    order = "".join(letter for letter in mapping.order if letter in ("ZYX" if volume else "YX"))
+    flat = config.replace(axes=AxisMapping(order=order), dimensionality="auto" if volume else "2d")
     with progress_bar(title, shown=show) as progress:
         result = segment(crop, config=flat, progress=progress, should_cancel=should_cancel)
     path = job.folder / job.names["preview"]
     write_overlay(crop, result.labels, path, axes=result.readout.axes, overwrite=overwrite)
     diameter = result.readout.diameter_px
     try:
-        words = estimate(source.shape, source.data.dtype, config).words
+        prr = result.readout.prr or None if volume else None
+        words = estimate(source.shape, source.data.dtype, config, prr=prr).words
     except AprcnnError as error:
         words = str(error)
     tell(f"{job.path.name}: {source.words}")
     size = " x ".join(map(str, crop.shape))
-    tell(f"  the middle {size} px: {result.readout.n_objects} nuclei, diameter {diameter:.0f} px")
+    found = f", PRR {result.readout.prr:.1f}" if volume else f", diameter {diameter:.0f} px"
+    tell(f"  the middle {size} px: {result.readout.n_objects} nuclei{found}")
     tell(f"  the whole: {words}")
     tell(f"  -> {path}")
     return {

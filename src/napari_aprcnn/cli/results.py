@@ -48,7 +48,8 @@ def write_results(
     folder
         Where to.
     names
-        File name of each result, by kind; probability and flows are left out where the result has none.
+        File name of each result, by kind; probability, flows and particles are left out where the result has
+        none.
 
     Returns
     -------
@@ -84,6 +85,10 @@ def write_results(
             spacing_um=spacing,
             channel_names=tuple(f"flow {letter}" for letter in directions),
         )
+    if "particles" in names and result.particles is not None:
+        from napari_aprcnn.apr.files import write_apr
+
+        write_apr(folder / names["particles"], result.particles)
     written = {kind: name for kind, name in names.items() if (folder / name).exists()}
     record = {
         "napari_aprcnn": __version__,

@@ -22,6 +22,10 @@ _FLOWS = {
     "probability_threshold": "probability_threshold", "min_size": "min_size_vox", "steps": "n_steps",
     "resize": "resize_factor",
 }  # fmt: skip
+_VOLUME = {
+    "apr_error": "relative_error", "particle_stages": "particle_stages", "zoom": "zoom", "outline": "outline",
+    "grow": "grow_vox",
+}  # fmt: skip
 _TILES = {"tile": "tile_px", "memory_gb": "memory_gb"}
 
 
@@ -35,8 +39,8 @@ class Outputs:
         What ``-o`` gave.
     format
         ``tif``, ``ome-tif`` or ``zarr``.
-    rois, geojson, csv, overlay, probability, flows
-        Whether to write each.
+    rois, geojson, csv, overlay, probability, flows, particles
+        Whether to write each; particles as ``.apr``.
     overwrite
         Replace results that exist.
     """
@@ -49,6 +53,7 @@ class Outputs:
     overlay: bool = False
     probability: bool = False
     flows: bool = False
+    particles: bool = False
     overwrite: bool = False
 
     @property
@@ -67,6 +72,7 @@ class Outputs:
             "overlay": f"{stem}_overlay.png" if self.overlay else "",
             "probability": f"{stem}_probability{self.suffix}" if self.probability else "",
             "flows": f"{stem}_flows{self.suffix}" if self.flows else "",
+            "particles": f"{stem}_particles.apr" if self.particles else "",
         }
         return {kind: name for kind, name in wanted.items() if name}
 
@@ -115,6 +121,9 @@ class Settings:
             # One option for 2D and 3D: whoever sets it means the image at hand.
             flows |= {"flow_threshold": values["flow_threshold"], "flow_threshold_3d": values["flow_threshold"]}
         tiles = {target: values[name] for name, target in _TILES.items() if name in values}
+        volume = {target: values[name] for name, target in _VOLUME.items() if name in values}
+        if volume:
+            changes["volume"] = base.volume.replace(**volume)
         if flows:
             changes["flows"] = base.flows.replace(**flows)
         if tiles:
