@@ -30,7 +30,8 @@ napari: setup
 	$(BIN)/napari --with napari-aprcnn Segment
 
 test: setup check
-	QT_QPA_PLATFORM=xcb $(DISPLAY_RUN) $(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests --ignore tests/_napari -n auto --maxprocesses 4 --dist worksteal
+	QT_QPA_PLATFORM=xcb $(DISPLAY_RUN) $(BIN)/python -m pytest tests/_napari
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -26,7 +26,11 @@ def test_the_worker_measures_everything():
     index = main({"what": "index_tables", "prr": 4.0, **common})
     assert index["bytes"] == 108 * index["particles"]
     passes = main({"what": "passes", "prr": 4.0, "channels": 4, **common})
-    assert [one["layer"] for one in passes] == ["tree of means", "max pool", "upsample", "reconstruct", "sample"]
+    layers = ["tree of means", "max pool", "upsample", "reconstruct", "sample", "group norm, ReLU"]
+    assert [one["layer"] for one in passes] == layers
+    norms = main({"what": "norms", "edge": 9, "channels": 16, "repeats": 1, "threads": 2})
+    assert norms["rows"] == 729
+    assert all(np.isfinite(value) and value > 0 for value in norms.values())
 
 
 def test_goals_are_judged():

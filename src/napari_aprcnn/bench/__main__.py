@@ -19,6 +19,7 @@ TABLES = {
     "particles": "napari_aprcnn.bench.particles",
     "pipeline": "napari_aprcnn.bench.pipeline",
     "startup": "napari_aprcnn.bench.startup",
+    "unets": "napari_aprcnn.bench.unets",
 }
 
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from napari_aprcnn import nn
+from napari_aprcnn._kernels.particle_norms import group_norm
 from napari_aprcnn._kernels.particle_stages import cell_means, pool, reconstruct, upsample
 from napari_aprcnn._kernels.particles import fill_tree
 from napari_aprcnn.bench.trees import synthetic_tree
 
-__all__ = ["convolutions", "index_tables", "main", "passes"]
+__all__ = ["convolutions", "index_tables", "main", "norms", "passes"]
 
 Record = dict[str, Any]
 Interval = Callable[[], Any]
@@ -154,6 +155,12 @@ def passes(*, edge: int, prr: float, channels: int, repeats: int) -> list[Record
         ),
         ("reconstruct", lambda: reconstruct(x, cells, shape), x, fine * (row + 16) + dense.numel() * 4),
         ("sample", lambda: cell_means(dense, cells), dense, fine * (row + 16) + dense.numel() * 4),
+        (
+            "group norm, ReLU",
+            lambda: group_norm(x, stage.item_starts(), channels, None, None, 1e-5, True)[0],
+            x,
+            3 * fine * row,
+        ),
     ]
     records = []
     for name, work, leaf, size in works:
@@ -179,12 +186,48 @@ def passes(*, edge: int, prr: float, channels: int, repeats: int) -> list[Record
     return records
 
 
+def norms(*, edge: int, channels: int, repeats: int) -> Record:
+    """Times of a group norm with ReLU over edge^3 rows, torch's on an image of as many voxels beside it."""
+    rows, groups = edge**3, max(1, channels // 8)
+    x = torch.randn(rows, channels, requires_grad=True)
+    image = x.detach().view(1, edge, edge, edge, channels).permute(0, 4, 1, 2, 3).requires_grad_()  # channels last
+    weight, bias = (torch.ones(channels, requires_grad=True) for _ in range(2))
+    starts, target = torch.tensor([0, rows]), torch.empty(rows, channels)
+    grad = torch.randn(rows, channels)
+
+    def particles() -> Tensor:
+        out: Tensor = group_norm(x, starts, groups, weight, bias, 1e-5, True)[0]
+        return out
+
+    def twin() -> Tensor:
+        return torch.nn.functional.group_norm(image, groups, weight, bias).relu()
+
+    def copies() -> None:
+        target.copy_(x.detach())
+        target.copy_(grad)
+
+    with torch.no_grad():
+        forward = _best(repeats, copies, twin, particles)
+    own, other, layout = particles(), twin(), grad.view(1, edge, edge, edge, channels).permute(0, 4, 1, 2, 3)
+
+    def backward() -> None:
+        torch.autograd.grad(own, (x, weight, bias), grad, retain_graph=True)
+
+    def backward_twin() -> None:
+        torch.autograd.grad(other, (image, weight, bias), layout, retain_graph=True)
+
+    names = ("copies_s", "dense_forward_s", "forward_s", "dense_backward_s", "backward_s")
+    times = [*forward, *_best(repeats, backward_twin, backward)]
+    return {"channels": channels, "rows": rows, **dict(zip(names, times, strict=True))}
+
+
 def main(order: Record) -> Any:
     """Do what the order says and give its records."""
     torch.set_num_threads(order.pop("threads"))
     works: dict[str, Callable[..., Any]] = {
         "convolutions": convolutions,
         "index_tables": index_tables,
+        "norms": norms,
         "passes": passes,
     }
     return works[order.pop("what")](**order)

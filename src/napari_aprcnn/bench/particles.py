@@ -27,6 +27,8 @@ CASES: tuple[tuple[int, int, int, tuple[float, ...], float], ...] = (
     (48, 16, 128, (6, 36), 0.8),
     (64, 64, 128, (6, 36), 0.8),
 )
+# Channels and edge of the image: 10^6, 3 * 10^5 and 2 * 10^5 rows.
+NORMS = ((16, 100), (32, 67), (64, 58))
 _OFFICIAL = {16: 1.8}  # the official CPU code's speed-up over a dense convolution, measured on two cores
 CONV_COLUMNS = (
     "channels",
@@ -131,8 +133,35 @@ def _convolutions(threads: int, *, quick: bool) -> list[BenchTable]:
     ]
 
 
+def _norms(threads: int, *, quick: bool) -> BenchTable:
+    rows = []
+    for channels, edge in NORMS[:1] if quick else NORMS:
+        order = {"what": "norms", "channels": channels, "edge": 20 if quick else edge, "repeats": 1 if quick else 9}
+        one = _measure({**order, "threads": threads})
+        rows.append(
+            (
+                channels,
+                one["rows"],
+                one["copies_s"],
+                one["forward_s"],
+                one["forward_s"] / one["copies_s"],
+                one["dense_forward_s"] / one["forward_s"],
+                one["forward_s"] <= min(1.6 * one["copies_s"], one["dense_forward_s"]),
+                one["backward_s"],
+                one["dense_backward_s"] / one["backward_s"],
+            )
+        )
+    columns = ("channels", "rows", "two copies s", "forward s", "/ copies", "speed-up", "met (<= 1.6, >= 1)")
+    return BenchTable(
+        title="Group norm and ReLU in one operator",
+        columns=(*columns, "backward s", "speed-up "),
+        rows=tuple(rows),
+        notes=("speed-up: over torch.nn.functional.group_norm and relu on an image of as many voxels, channels last",),
+    )
+
+
 def table(threads: int = 2, *, quick: bool = False) -> list[BenchTable]:
-    """Measure convolutions, index tables, and the layers that move bytes."""
+    """Measure convolutions, index tables, norms, and the layers that move bytes."""
     edge, repeats = (64, 2) if quick else (256, 7)
     common = {"edge": edge, "prr": 6.0 if quick else 16.0, "repeats": repeats, "threads": threads}
     index = _measure({"what": "index_tables", **common})
@@ -173,4 +202,5 @@ def table(threads: int = 2, *, quick: bool = False) -> list[BenchTable]:
                 "copy: torch's copy between two arrays that together have the bytes that the layer reads and writes",
             ),
         ),
+        _norms(threads, quick=quick),
     ]
