@@ -101,15 +101,41 @@ def test_the_real_thing(window, qtbot):
     viewer.layers.clear()
     viewer.open(str(sample_path("ovule-3d")), plugin="napari-aprcnn")
     assert dock.images.spacing["z"].value() == pytest.approx(0.28372, abs=1e-4)
+    dock.model.set("model", value="fastercellpose-v3")
     dock.model.set("diameter_px", value=23.0)
     for _ in range(3):  # and again: what a cancelled run leaves behind must not harm the next
         click(qtbot, dock.run.button)
         qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=60_000)
+        assert dock.model.state == "running"
         since = time.perf_counter()
         click(qtbot, dock.run.button)
         qtbot.waitUntil(lambda: dock.model.state == "ready", timeout=20_000)
         assert time.perf_counter() - since < 1.0
         assert names(viewer) == ["ovule-3d"]
+
+
+def test_a_network_for_volumes_is_cancelled_between_its_layers(window, qtbot):
+    """One block, nothing provisional to see: a cancel is heard while the network runs, before it is through."""
+    from napari_aprcnn.io.samples import sample_path
+
+    viewer, dock = window()
+    viewer.open(str(sample_path("ovule-3d")), plugin="napari-aprcnn")
+    dock.model.set("model", value="apr-unet-nuclei-3d")
+    for wait_ms in (0, 200):  # the first cancel comes while the model is being loaded
+        click(qtbot, dock.run.button)
+        qtbot.wait(wait_ms)
+        if wait_ms:
+            qtbot.waitUntil(lambda: dock.model.runner.progress is not None, timeout=60_000)
+        assert dock.model.state == "running"
+        since = time.perf_counter()
+        click(qtbot, dock.run.button)
+        qtbot.waitUntil(lambda: dock.model.state == "ready", timeout=20_000)
+        assert time.perf_counter() - since < 1.0
+        assert names(viewer) == ["ovule-3d"]
+        assert dock.model.runner.result is None
+    click(qtbot, dock.run.button)
+    qtbot.waitUntil(lambda: dock.model.state == "ready", timeout=60_000)
+    assert names(viewer) == ["ovule-3d", "ovule-3d nuclei"]
 
 
 def test_an_error_is_a_notification_and_the_dock_is_ready(window, qtbot):

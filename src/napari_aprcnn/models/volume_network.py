@@ -16,7 +16,6 @@ from napari_aprcnn.apr.to_apr import to_apr
 from napari_aprcnn.errors import ConfigError, ImageDtypeError, ImageError, ImageValueError
 from napari_aprcnn.models.network import using_threads
 from napari_aprcnn.models.volume_inputs import InputScale, input_features, input_scale
-from napari_aprcnn.models.volume_layers import ConvBlock
 from napari_aprcnn.models.volumes import VolumeNet
 from napari_aprcnn.nn import ParticleTensor, Reconstruct
 
@@ -177,12 +176,12 @@ class VolumeNetwork:
 
 @contextmanager
 def _asking(net: nn.Module, check: Callable[[], None] | None) -> Iterator[None]:
-    """Call `check` before every block of a network, while it is entered."""
+    """Call `check` before every layer of a network, while it is entered."""
     if check is None:
         yield
         return
-    blocks = [module for module in net.modules() if isinstance(module, ConvBlock)]
-    handles = [block.register_forward_pre_hook(lambda _module, _inputs: check()) for block in blocks]
+    layers = [module for module in net.modules() if not any(module.children())]
+    handles = [layer.register_forward_pre_hook(lambda _module, _inputs: check()) for layer in layers]
     try:
         yield
     finally:
