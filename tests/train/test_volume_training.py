@@ -16,7 +16,7 @@ from napari_aprcnn.models.cards import read_card
 from napari_aprcnn.models.volume_config import VolumeNetConfig
 from napari_aprcnn.models.volumes import VolumeNet
 from napari_aprcnn.models.zoo import load_model
-from napari_aprcnn.train.simulation import SimulationConfig
+from napari_aprcnn.train.simulation import SimulationConfig, read_simulation
 from napari_aprcnn.train.volume_augment import augment, turn
 from napari_aprcnn.train.volume_command import train_volumes
 from napari_aprcnn.train.volume_crops import VolumeCrops, make_crop
@@ -251,3 +251,26 @@ def test_the_command_chooses_the_form_and_the_head(tmp_path):
     refused = CliRunner().invoke(app, ["train-volumes", "--name", "x", "-o", str(tmp_path), "--form", "sparse"])
     assert refused.exit_code != 0
     assert "auto" in refused.output + str(refused.exception)
+
+
+def test_volumes_of_several_simulations_take_turns(tmp_path):
+    bright, empty = SMALL, SMALL.replace(scene="empty")
+    source = SimulatedVolumes(tmp_path, number=4, seed=1, config=[empty, bright])
+    assert [bool(source.clean(i)[1].any()) for i in range(4)] == [False, True, False, True]
+    # Another simulation in the same folder does not find the volumes of the first.
+    assert SimulatedVolumes(tmp_path, number=4, seed=1, config=bright).clean(0)[1].any()
+
+
+def test_simulations_are_read_from_files(tmp_path):
+    path = tmp_path / "late.json"
+    path.write_text('{"scene": "embryo", "nuclei": [24, 64]}')
+    read = read_simulation(path, scene="tissue", outline_level=0.14)
+    assert (read.scene, read.nuclei, read.outline_level) == ("embryo", (24, 64), 0.14)
+    path.write_text('{"scenes": 3}')
+    with pytest.raises(ConfigError, match="scenes"):
+        read_simulation(path)
+    path.write_text("[1]")
+    with pytest.raises(ConfigError, match="holds a list"):
+        read_simulation(path)
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_simulation(tmp_path / "missing.json")

@@ -87,17 +87,11 @@ def simulate(
 
 
 def _config(path: Path | None, changes: dict[str, Any]) -> SimulationConfig:
-    from napari_aprcnn.train.simulation import SimulationConfig
+    from napari_aprcnn.train.simulation import SimulationConfig, read_simulation
 
-    values: dict[str, Any] = {}
     if path is not None:
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ConfigError(f"cannot read {path} ({error}); expected JSON with fields of SimulationConfig") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path} holds a {type(values).__name__}; expected an object with fields and values")
-    return SimulationConfig(**{**values, **changes})
+        return read_simulation(path).replace(**changes)
+    return SimulationConfig(**changes)
 
 
 def _volumes(config: SimulationConfig, seeds: Sequence[int], interrupt: Interrupt) -> Iterator[SimulatedVolume]:

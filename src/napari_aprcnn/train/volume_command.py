@@ -21,7 +21,7 @@ from napari_aprcnn.models.volumes import VolumeNet
 from napari_aprcnn.models.zoo import load_model, save_model
 from napari_aprcnn.train.reports import EpochReport, StepReport
 from napari_aprcnn.train.signals import stop_on_signals
-from napari_aprcnn.train.simulation import SimulationConfig, simulate_volume
+from napari_aprcnn.train.simulation import SimulationConfig, read_simulation, simulate_volume
 from napari_aprcnn.train.volume_fit import fit_volumes
 from napari_aprcnn.train.volume_settings import VolumeTrainConfig
 from napari_aprcnn.train.volume_sources import read_volumes
@@ -29,6 +29,7 @@ from napari_aprcnn.train.volume_sources import read_volumes
 __all__ = ["train_volumes", "train_volumes_command"]
 
 _MARGIN = 16
+MIXED = "mixed"
 _LOOKED_AT = 4  # images of each kind
 
 
@@ -39,7 +40,7 @@ def train_volumes(
     config: VolumeTrainConfig,
     labelled: Sequence[Path | str] = (),
     validation: Sequence[Path | str] = (),
-    simulation: SimulationConfig | None = None,
+    simulation: SimulationConfig | Sequence[SimulationConfig] | None = None,
     initial: Path | str | None = None,
     title: str = "",
     data_words: str = "",
@@ -65,7 +66,8 @@ def train_volumes(
     labelled, validation
         Archives or folders of labelled images (see `train.data`) to train on, and to look at after every epoch.
     simulation
-        Of simulated volumes; by default `SimulationConfig` of a shape a little larger than the crops.
+        Of simulated volumes, which take turns where there are several; by default `SimulationConfig` of a shape a
+        little larger than the crops.
     initial
         Model or weights file to start from, of the same network in any form.
     title, data_words, licence, command
@@ -156,6 +158,12 @@ def train_volumes_command(
     outline_common: Annotated[
         float, typer.Option(help="How far all nuclei end at one grey value, 0..1.")
     ] = SimulationConfig().outline_common,
+    simulations: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--simulation", help="JSON with fields of SimulationConfig, or 'mixed'; volumes take turns. Repeatable."
+        ),
+    ] = None,
     channels: Annotated[int, typer.Option(help="Channels of the finest stage.")] = _DEFAULT.network.channels,
     depth: Annotated[int, typer.Option(help="Poolings.")] = _DEFAULT.network.depth,
     banks: Annotated[int, typer.Option(help="Filter banks.")] = _DEFAULT.network.filter_banks,
@@ -205,7 +213,8 @@ def train_volumes_command(
         patience=patience,
         seed=seed,
     )
-    simulation = SimulationConfig(shape=_larger(config.crop), outline_level=outline, outline_common=outline_common)
+    plain = SimulationConfig(shape=_larger(config.crop), outline_level=outline, outline_common=outline_common)
+    simulation = [_simulation(word, plain) for word in simulations or [MIXED]]
     if form == "auto":
         config = _fastest(config, paths, simulation)
         form = config.network.form
@@ -223,12 +232,20 @@ def train_volumes_command(
             title=title,
             data_words=data_words,
             licence=licence,
-            command=_repeat(paths, name, config, form, simulation, start),
+            command=_repeat(paths, name, config, form, plain, simulations or [], start),
             threads=threads,
             progress=lambda report: _tell(report, config.network.head),
             should_cancel=stop.is_set,
         )
     typer.echo(f"wrote {path}")
+
+
+def _simulation(word: str, plain: SimulationConfig) -> SimulationConfig:
+    if word == MIXED:
+        return plain
+    return read_simulation(
+        word, shape=plain.shape, outline_level=plain.outline_level, outline_common=plain.outline_common
+    )
 
 
 def _stages(form: str, depth: int) -> int | None:
@@ -242,11 +259,13 @@ def _stages(form: str, depth: int) -> int | None:
     raise ConfigError(f"got form {form!r}, expected apr, pixel, auto, or hybrid1 to hybrid{depth}")
 
 
-def _fastest(config: VolumeTrainConfig, paths: Sequence[Path], simulation: SimulationConfig) -> VolumeTrainConfig:
+def _fastest(
+    config: VolumeTrainConfig, paths: Sequence[Path], simulation: Sequence[SimulationConfig]
+) -> VolumeTrainConfig:
     """The same training of the form that is expected to be fastest on a few of its images."""
     images = [item.image for item in read_volumes(paths)][:_LOOKED_AT]
     if config.simulated > 0 or not images:
-        images += [simulate_volume(simulation, seed=config.seed + n).image for n in range(_LOOKED_AT)]
+        images += [simulate_volume(one, seed=config.seed + n).image for one in simulation for n in range(_LOOKED_AT)]
     error = (config.relative_error[0] * config.relative_error[1]) ** 0.5
     stages = choose_form_for(config.network, (to_apr(image, relative_error=error) for image in images))
     return config.replace(network=config.network.replace(particle_stages=stages))
@@ -257,7 +276,8 @@ def _repeat(
     name: str,
     config: VolumeTrainConfig,
     form: str,
-    simulation: SimulationConfig,
+    plain: SimulationConfig,
+    simulations: Sequence[str],
     start: str | None,
 ) -> str:
     """The command that repeats a training, every parameter that decides the weights spelled out."""
@@ -274,8 +294,8 @@ def _repeat(
         "batch-size": config.batch_size,
         "simulated": config.simulated,
         "simulated-volumes": config.simulated_volumes,
-        "outline": simulation.outline_level,
-        "outline-common": simulation.outline_common,
+        "outline": plain.outline_level,
+        "outline-common": plain.outline_common,
         "learning-rate": config.learning_rate,
         "precision": config.precision,
         "seed": config.seed,
@@ -283,6 +303,7 @@ def _repeat(
     if start is not None:
         options["from"] = start
     words = [str(o) for key, value in options.items() for o in (f"--{key}", value)]
+    words += [o for word in simulations for o in ("--simulation", word if word == MIXED else Path(word).name)]
     words += ["--crop", *(str(n) for n in config.crop)]
     if config.network.head == "stardist":
         words += ["--ray-spacing", *(f"{n:g}" for n in config.network.ray_spacing)]

@@ -252,7 +252,7 @@ def fit_volumes(
     run_dir: Path | str,
     labelled: Sequence[LabelledVolume] = (),
     validation: Sequence[LabelledVolume] = (),
-    simulation: SimulationConfig | None = None,
+    simulation: SimulationConfig | Sequence[SimulationConfig] | None = None,
     initial: VolumeNet | None = None,
     accelerator: str = "cpu",
     progress: Callable[[EpochReport], None] = lambda _: None,
@@ -272,7 +272,7 @@ def fit_volumes(
     labelled, validation
         Labelled images to train on, and others to look at after every epoch.
     simulation
-        Of the simulated volumes; ``None``: the defaults.
+        Of the simulated volumes, which take turns where there are several; ``None``: the defaults.
     initial
         Network whose weights to start from; with another head, or other inputs, its body (`share_weights`).
     accelerator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import tempfile
@@ -87,14 +88,21 @@ class SimulatedVolumes:
     seed
         Of the whole set.
     config
-        Of the simulation.
+        Of the simulation; of several, volumes take turns.
     """
 
     def __init__(
-        self, folder: Path | str, *, number: int, seed: int = 0, config: SimulationConfig | None = None
+        self,
+        folder: Path | str,
+        *,
+        number: int,
+        seed: int = 0,
+        config: SimulationConfig | Sequence[SimulationConfig] | None = None,
     ) -> None:
         self.folder, self.number, self.seed = Path(folder), number, seed
-        self.config = config or SimulationConfig()
+        self.configs = (config,) if isinstance(config, SimulationConfig) else tuple(config or ())
+        self.configs = self.configs or (SimulationConfig(),)
+        self._marks = [hashlib.sha256(one.model_dump_json().encode()).hexdigest()[:8] for one in self.configs]
         self._kept: OrderedDict[int, Pair] = OrderedDict()
 
     def clean(self, index: int) -> Pair:
@@ -102,10 +110,11 @@ class SimulatedVolumes:
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
-        path = self.folder / f"{self.seed}-{index:06d}.npz"
+        turn = index % len(self.configs)
+        path = self.folder / f"{self.seed}-{self._marks[turn]}-{index:06d}.npz"
         pair = _load(path)
         if pair is None:
-            made = simulate_volume(self.config, seed=self.seed * 1_000_003 + index)
+            made = simulate_volume(self.configs[turn], seed=self.seed * 1_000_003 + index)
             pair = made.clean.astype(np.float16), made.labels
             _store(path, pair)
         self._kept[index] = pair = (pair[0].astype(np.float32), pair[1])
@@ -115,9 +124,10 @@ class SimulatedVolumes:
 
     def draw(self, rng: np.random.Generator, crop: tuple[int, int, int]) -> Pair:
         """Crop of a random volume, with noise of its own."""
-        clean, labels = self.clean(int(rng.integers(self.number)))
+        index = int(rng.integers(self.number))
+        clean, labels = self.clean(index)
         part = window(labels, crop, rng)
-        return degrade(clean[part], rng, self.config), labels[part]
+        return degrade(clean[part], rng, self.configs[index % len(self.configs)]), labels[part]
 
 
 def window(labels: NDArray[Any], crop: tuple[int, int, int], rng: np.random.Generator) -> tuple[slice, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from napari_aprcnn.train.simulation.camera import degrade
-from napari_aprcnn.train.simulation.config import CameraConfig, OpticsConfig, SimulationConfig
+from napari_aprcnn.train.simulation.config import CameraConfig, OpticsConfig, SimulationConfig, read_simulation
 from napari_aprcnn.train.simulation.statistics import VolumeStatistics, statistics, summary_table
 from napari_aprcnn.train.simulation.volume import SimulatedVolume, simulate_volume
 
@@ -14,6 +14,7 @@ __all__ = [
     "SimulationConfig",
     "VolumeStatistics",
     "degrade",
+    "read_simulation",
     "simulate_volume",
     "statistics",
     "summary_table",

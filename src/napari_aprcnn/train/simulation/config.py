@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.frozen import Frozen
 
-__all__ = ["PHENOTYPES", "CameraConfig", "OpticsConfig", "Scene", "SimulationConfig"]
+__all__ = ["PHENOTYPES", "CameraConfig", "OpticsConfig", "Scene", "SimulationConfig", "read_simulation"]
 
 Scene = Literal["mixed", "cystic", "compact", "cauliflower", "embryo", "scattered", "tissue", "empty"]
 PHENOTYPES = ("cystic", "compact", "cauliflower")
@@ -229,3 +232,27 @@ class SimulationConfig(Frozen):
         if self.nuclei[0] > self.nuclei[1]:
             raise ValueError(f"got nuclei {self.nuclei}; expected (fewest, most) in order")
         return self
+
+
+def read_simulation(path: Path | str, **values: Any) -> SimulationConfig:
+    """Read a JSON file with fields of `SimulationConfig`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    **values
+        Of fields that the file does not name.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is not an object, or a field is unknown or out of range.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"cannot read {path} ({error}); expected JSON with fields of SimulationConfig") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} holds a {type(found).__name__}; expected an object with fields and values")
+    return SimulationConfig(**{**values, **found})
