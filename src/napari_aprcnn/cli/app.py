@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -273,27 +274,44 @@ def convert(
         )
 
 
-@app.command(
-    "train",
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-)
+_PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+def _pass_on(context: typer.Context, name: str, command: Callable[..., None]) -> None:
+    """Hand the arguments to a command whose options live beside the training, which imports torch."""
+    trainer = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    trainer.command()(command)
+    trainer(context.args, prog_name=f"aprcnn {name}", standalone_mode=True)
+
+
+@app.command("train", add_help_option=False, context_settings=_PASSED_ON)
 def train(context: typer.Context) -> None:
     """Train a model on labelled images; `aprcnn train --help` lists its options."""
     with guarded():
-        # Its options live beside the training, which imports torch: only this command pays for it.
         from napari_aprcnn.train.command import train_command
 
-        trainer = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        trainer.command()(train_command)
-        trainer(context.args, prog_name="aprcnn train", standalone_mode=True)
+        _pass_on(context, "train", train_command)
 
 
-@app.command(
-    "train-volumes",
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-)
+@app.command("distil", add_help_option=False, context_settings=_PASSED_ON)
+def distil(context: typer.Context) -> None:
+    """Distil a large network into a small one, without labels; `aprcnn distil --help` lists its options."""
+    with guarded():
+        from napari_aprcnn.train.distil_command import distil_command
+
+        _pass_on(context, "distil", distil_command)
+
+
+@app.command("cross-validate", add_help_option=False, context_settings=_PASSED_ON)
+def cross_validate(context: typer.Context) -> None:
+    """Compare settings of a distillation; `aprcnn cross-validate --help` lists its options."""
+    with guarded():
+        from napari_aprcnn.train.distil_command import cross_validate_command
+
+        _pass_on(context, "cross-validate", cross_validate_command)
+
+
+@app.command("train-volumes", add_help_option=False, context_settings=_PASSED_ON)
 def train_volumes(context: typer.Context) -> None:
     """Train a network for volumes; `aprcnn train-volumes --help` lists its options."""
     with guarded():
@@ -302,9 +320,7 @@ def train_volumes(context: typer.Context) -> None:
         need_extras()
         from napari_aprcnn.train.volume_command import train_volumes_command
 
-        trainer = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        trainer.command()(train_volumes_command)
-        trainer(context.args, prog_name="aprcnn train-volumes", standalone_mode=True)
+        _pass_on(context, "train-volumes", train_volumes_command)
 
 
 app.command("simulate")(simulate)

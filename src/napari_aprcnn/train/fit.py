@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
+import pickle
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
@@ -20,10 +21,7 @@ from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.inputs import network_input
 from napari_aprcnn.train.losses import flow_loss
 
-if TYPE_CHECKING:
-    from napari_aprcnn.train.sampling import CropSampler
-
-__all__ = ["TrainStep", "fit", "learning_rate"]
+__all__ = ["LabelObjective", "Sampler", "TrainStep", "Watch", "fit", "learning_rate"]
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
@@ -54,6 +52,38 @@ class TrainStep:
     seconds_left: float
 
 
+class Sampler(Protocol):
+    """Source of batches: a pure function of step and size."""
+
+    def batch(self, step: int, size: int) -> tuple[torch.Tensor, Any]:
+        """Return (size, H, W) float32 images and what the objective wants of them."""
+        ...
+
+
+class LabelObjective(torch.nn.Module):
+    """What is minimised: the loss of flows and probability. Others may have parameters, which are trained beside."""
+
+    def forward(self, module: CellposeFamily, inputs: torch.Tensor, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of the flows (and whatever else) and that of the probability; their sum is trained."""
+        return flow_loss(module(inputs)[0], target)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A look at the averaged network in the course of a training.
+
+    Attributes
+    ----------
+    every
+        Steps between two looks.
+    look
+        Told the steps done and the network in evaluation mode; ends the training by returning ``True``.
+    """
+
+    every: int
+    look: Callable[[int, CellposeFamily], bool]
+
+
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then a cosine down to 1 % of the rate."""
     rise = min(1.0, (step + 1) / max(1, config.warmup_steps))
@@ -79,7 +109,7 @@ class _Average:
                 self.state[name].copy_(value)
 
 
-def _batches(sampler: CropSampler, config: TrainConfig, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(sampler: Sampler, config: TrainConfig, start: int) -> Iterator[tuple[torch.Tensor, Any]]:
     """Batches from `start` on, prepared one ahead in a thread."""
     ready: queue.Queue[Any] = queue.Queue(maxsize=3)
     stop = threading.Event()
@@ -115,11 +145,14 @@ def _batches(sampler: CropSampler, config: TrainConfig, start: int) -> Iterator[
 
 
 def fit(
-    sampler: CropSampler,
+    sampler: Sampler,
     *,
     config: TrainConfig,
     run_dir: Path | str,
     initial: dict[str, torch.Tensor] | None = None,
+    objective: torch.nn.Module | None = None,
+    watch: Watch | None = None,
+    key: str = "",
     checkpoint_seconds: float = 120.0,
     report_every: int = 50,
     progress: Callable[[TrainStep], None] = lambda _: None,
@@ -138,6 +171,12 @@ def fit(
         from there and ends as if it had never stopped.
     initial
         State to start from instead of random weights.
+    objective
+        What is minimised; ``None``: `LabelObjective`.
+    watch
+        A look at the network now and then, which may end the training.
+    key
+        Whatever else must be the same for a checkpoint to be gone on from.
     checkpoint_seconds
         Wall time between checkpoints.
     report_every
@@ -164,10 +203,12 @@ def fit(
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if initial is not None:
         module.load_state_dict(initial)
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    objective = LabelObjective() if objective is None else objective
+    parameters = [p for part in (module, objective) for p in part.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     average = _Average(module, config.ema_decay)
-    start = _resume(run_dir, config, module, optimiser, average)
+    run = _Run(run_dir, config, module, objective, optimiser, average, key)
+    start = run.resume()
     module.train()
     window: list[tuple[float, float]] = []
     saved = told = time.monotonic()
@@ -175,7 +216,7 @@ def fit(
         rate = learning_rate(step, config)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        window.append(_step(module, images, target, optimiser, parameters, config))
+        window.append(_step(module, objective, images, target, optimiser, parameters, config))
         average.update(module, step)
         now, done = time.monotonic(), step + 1
         if done % report_every == 0 or done == config.n_steps:
@@ -192,75 +233,93 @@ def fit(
             _log(run_dir / LOG, report)
             progress(report)
             window, told = [], now
+        ended = (
+            watch is not None
+            and (done % watch.every == 0 or done == config.n_steps)
+            and watch.look(done, run.averaged())
+        )
         cancelled = should_cancel()
-        if cancelled or now - saved > checkpoint_seconds or done == config.n_steps:
-            _save(run_dir, config, done, module, optimiser, average)
+        if ended or cancelled or now - saved > checkpoint_seconds or done == config.n_steps:
+            run.save(done, ended=ended)
             saved = now
+        if ended:
+            break
         if cancelled:
             raise CancelledError(f"the training was cancelled at step {done}; run it again to go on from {run_dir}")
-    module.load_state_dict(average.state)
-    module.eval()
-    return module
+    return run.averaged()
 
 
 def _step(
     module: CellposeFamily,
+    objective: torch.nn.Module,
     images: torch.Tensor,
-    target: torch.Tensor,
+    target: Any,
     optimiser: torch.optim.Optimizer,
     parameters: list[torch.nn.Parameter],
     config: TrainConfig,
 ) -> tuple[float, float]:
     inputs = network_input(images, second_channel=config.second_channel).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-        output = module(inputs)[0]
-    flow, probability = flow_loss(output, target)
+        flow, probability = objective(module, inputs, target)
     optimiser.zero_grad(set_to_none=True)
-    (flow + probability).backward()  # type: ignore[no-untyped-call]
+    (flow + probability).backward()
     torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
     optimiser.step()
     return float(flow.detach()), float(probability.detach())
 
 
-def _save(
-    run_dir: Path,
-    config: TrainConfig,
-    step: int,
-    module: CellposeFamily,
-    optimiser: torch.optim.Optimizer,
-    average: _Average,
-) -> None:
-    state = {
-        "config": config.model_dump_json(),
-        "step": step,
-        "module": module.state_dict(),
-        "average": average.state,
-        "optimiser": optimiser.state_dict(),
-    }
-    beside = run_dir / (CHECKPOINT + ".part")
-    torch.save(state, beside)
-    beside.replace(run_dir / CHECKPOINT)
+@dataclass
+class _Run:
+    """What a checkpoint holds."""
 
+    folder: Path
+    config: TrainConfig
+    module: CellposeFamily
+    objective: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+    average: _Average
+    key: str
 
-def _resume(
-    run_dir: Path,
-    config: TrainConfig,
-    module: CellposeFamily,
-    optimiser: torch.optim.Optimizer,
-    average: _Average,
-) -> int:
-    path = run_dir / CHECKPOINT
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    if state["config"] != config.model_dump_json():
-        raise TrainingDataError(
-            f"{path} belongs to another configuration; give another folder, or remove the checkpoint to start afresh"
-        )
-    module.load_state_dict(state["module"])
-    optimiser.load_state_dict(state["optimiser"])
-    average.state = state["average"]
-    return int(state["step"])
+    def averaged(self) -> CellposeFamily:
+        """A network of the averaged weights, in evaluation mode."""
+        module = CellposeFamily(self.config.architecture)
+        module.load_state_dict(self.average.state)
+        return module.eval()
+
+    def save(self, step: int, *, ended: bool) -> None:
+        state = {
+            "config": self.config.model_dump_json() + self.key,
+            "step": step,
+            "ended": ended,
+            "module": self.module.state_dict(),
+            "objective": self.objective.state_dict(),
+            "average": self.average.state,
+            "optimiser": self.optimiser.state_dict(),
+        }
+        beside = self.folder / (CHECKPOINT + ".part")
+        torch.save(state, beside)
+        beside.replace(self.folder / CHECKPOINT)
+
+    def resume(self) -> int:
+        """Steps that are done."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return 0
+        try:
+            state = torch.load(path, weights_only=True)
+            said = state["config"]
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise TrainingDataError(f"the checkpoint {path} is damaged ({error}); remove it to start afresh") from error
+        if said != self.config.model_dump_json() + self.key:
+            raise TrainingDataError(
+                f"{path} belongs to another configuration; give another folder, or remove the checkpoint to start "
+                "afresh"
+            )
+        self.module.load_state_dict(state["module"])
+        self.objective.load_state_dict(state.get("objective", {}))
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average.state = state["average"]
+        return self.config.n_steps if state.get("ended") else int(state["step"])
 
 
 def _log(path: Path, report: TrainStep) -> None:

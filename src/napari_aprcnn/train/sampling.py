@@ -20,7 +20,7 @@ from napari_aprcnn.train.tissue import tissue_scenes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CropSampler"]
+__all__ = ["CropSampler", "warp"]
 
 N_COLLAGES = N_TISSUES = 160
 
@@ -97,7 +97,7 @@ class CropSampler:
     def sample(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return one (crop, crop) image and its (4, crop, crop) target."""
         item = self.images[int(rng.choice(len(self.images), p=self.weights))]
-        image, target, outside_is_zero = _warp(item, rng, self._scale(item, rng), self.crop_px)
+        image, target, outside_is_zero = warp(item, rng, self._scale(item, rng), self.crop_px)
         image = degrade(image, rng)
         # The border that inference adds is exactly zero, whatever happened to the image inside.
         return image * target[3] if outside_is_zero else image, target
@@ -146,7 +146,7 @@ def _place(labels: NDArray[np.generic], half: float, rng: np.random.Generator) -
     return y, x
 
 
-def _warp(
+def warp(
     item: LabelledImage, rng: np.random.Generator, scale: float, crop: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], bool]:
     """Cut a turned, mirrored and scaled crop; the flows turn with it."""

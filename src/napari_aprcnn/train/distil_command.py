@@ -1,0 +1,421 @@
+"""`aprcnn distil` and `aprcnn cross-validate`: from a teacher and images to a student with its card."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from statistics import mean, pstdev
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+import typer
+
+from napari_aprcnn.config import TrainConfig
+from napari_aprcnn.models.zoo import ModelCard, load_model, save_model
+from napari_aprcnn.train.distil import distil_on, split, teacher_for
+from napari_aprcnn.train.distil_settings import DistilConfig
+from napari_aprcnn.train.fit import TrainStep
+from napari_aprcnn.train.score import Score, score_archive
+from napari_aprcnn.train.signals import stop_on_signals
+from napari_aprcnn.train.teacher import TeacherPatches, read_images
+
+if TYPE_CHECKING:
+    from napari_aprcnn.models.network import Network
+
+__all__ = ["Fold", "cross_validate", "cross_validate_command", "distil", "distil_command"]
+
+_log = logging.getLogger(__name__)
+
+PATCHES = "patches"
+
+
+def distil(
+    teacher: Network | str | Path,
+    data: Sequence[Path | str],
+    *,
+    output: Path | str,
+    name: str,
+    config: DistilConfig,
+    kinds: Sequence[str] = (),
+    initial: Path | str | None = None,
+    test: Sequence[Path | str] = (),
+    title: str = "",
+    data_words: str = "",
+    licence: str = "",
+    command: str = "",
+    threads: int | None = None,
+    progress: Callable[[TrainStep], None] = lambda _: None,
+    on_patches: Callable[[int, int], None] = lambda _done, _total: None,
+    on_look: Callable[[int, float], None] = lambda _step, _iou: None,
+    should_cancel: Callable[[], bool] = lambda: False,
+) -> tuple[Path, list[Score]]:
+    """Distil a teacher into a student and write ``NAME.safetensors`` with its card ``NAME.json``.
+
+    Parameters
+    ----------
+    teacher
+        A loaded network of the Cellpose family, a name, or a file (an official Cellpose checkpoint for one).
+    data
+        Archives or folders of images; labels, where there are any, serve for diameters and `DistilConfig.hard`.
+    output
+        Folder of the result; ``output/patches`` keeps what the teacher said, for all its students, and
+        ``output/NAME_run`` the checkpoint and the logs of this one.
+    name
+        Name of the student and of its files.
+    config
+        The distillation.
+    kinds
+        Only images of kinds that hold one of these words: a model for one objective.
+    initial
+        Weights to start from; ``None``: random (Kaiming).
+    test
+        Archives or folders to score the student on afterwards, no diameter given.
+    title, data_words, licence, command
+        What the card says.
+    threads
+        Threads of torch; ``None``: as torch chose.
+    progress, on_patches, on_look, should_cancel
+        Told of steps, of images that the teacher has seen, of the IoU with it; asked at every step.
+
+    Returns
+    -------
+    path : Path
+        The weights file.
+    scores : list of Score
+        One for each test set.
+
+    Raises
+    ------
+    ConfigError
+        If teacher and student put out different things.
+    TrainingDataError
+        If there is nothing to learn from, the teacher finds nothing, or a checkpoint is another's.
+    CancelledError
+        If `should_cancel` said yes; the same call goes on.
+    """
+    output = Path(output)
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        network = teacher_for(teacher, config)
+        images = read_images(data, kinds=kinds)
+        patches = TeacherPatches(
+            images, network, config, folder=output / PATCHES, progress=on_patches, should_cancel=should_cancel
+        )
+        parts = max(2, round(1 / config.held_out))
+        train, looked_at = split(patches, parts=parts, part=0, seed=config.training.seed)
+        state = load_model(initial, device="cpu").module.state_dict() if initial is not None else None
+        module, iou = distil_on(
+            patches,
+            train,
+            looked_at,
+            config=config,
+            teacher_width=network.module.config.widths[3],
+            run_dir=output / f"{name}_run",
+            initial=state,
+            progress=progress,
+            on_look=on_look,
+            should_cancel=should_cancel,
+        )
+    finally:
+        torch.set_num_threads(before)
+    training = config.training
+    metrics: dict[str, dict[str, float]] = {"teacher": {"iou": round(iou, 4)}}
+    card = ModelCard(
+        name=name,
+        architecture=training.architecture,
+        title=title or f"{training.architecture} distilled from {network.name}",
+        data=data_words or ", ".join(Path(path).stem for path in data),
+        licence=licence or "that of the training data and of the teacher",
+        seed=training.seed,
+        command=command,
+        metrics=metrics,
+        diameter_px=training.diameter_px,
+        second_channel=training.second_channel,
+        border_px=24,
+        date=date.today().isoformat(),
+        sha256="",
+    )
+    path = output / f"{name}.safetensors"
+    save_model(module, path, card)
+    scores = [score_archive(str(path), archive) for archive in test]
+    if scores:
+        metrics = {**metrics, **{score.name: score.summary() for score in scores}}
+        save_model(module, path, card.model_copy(update={"metrics": metrics}))
+    return path, scores
+
+
+@dataclass(frozen=True)
+class Fold:
+    """IoU of students with their teacher, for one setting.
+
+    Attributes
+    ----------
+    diameter_px, learning_rate, batch_size
+        The setting.
+    ious
+        One for each fold.
+    """
+
+    diameter_px: float
+    learning_rate: float
+    batch_size: int
+    ious: tuple[float, ...]
+
+
+def cross_validate(
+    teacher: Network | str | Path,
+    data: Sequence[Path | str],
+    *,
+    output: Path | str,
+    config: DistilConfig,
+    diameters: Sequence[float],
+    learning_rates: Sequence[float],
+    batch_sizes: Sequence[int],
+    folds: int = 4,
+    epochs: int = 15,
+    kinds: Sequence[str] = (),
+    on_fold: Callable[[Fold, int], None] = lambda _fold, _number: None,
+    should_cancel: Callable[[], bool] = lambda: False,
+) -> list[Fold]:
+    """Compare settings by k-fold cross-validation over images (thesis 3.4: 4 folds, 15 epochs).
+
+    Parameters
+    ----------
+    teacher, data, config, kinds
+        As in `distil`.
+    output
+        Folder of patches and runs; an interrupted comparison goes on from there.
+    diameters, learning_rates, batch_sizes
+        Every combination is tried.
+    folds, epochs
+        How many parts, and passes over the patches in each.
+    on_fold
+        Told a setting with the IoUs so far, and the number of the fold.
+    should_cancel
+        Asked at every step.
+
+    Returns
+    -------
+    list of Fold
+        The best mean first.
+
+    Raises
+    ------
+    ConfigError, TrainingDataError, CancelledError
+        As in `distil`.
+    """
+    output = Path(output)
+    network = teacher_for(teacher, config)
+    images = read_images(data, kinds=kinds)
+    found: list[Fold] = []
+    for diameter, rate, batch in itertools.product(diameters, learning_rates, batch_sizes):
+        training = config.training.replace(diameter_px=diameter, learning_rate=rate, batch_size=batch)
+        one = config.replace(training=training, patience=0)
+        patches = TeacherPatches(images, network, one, folder=output / PATCHES, should_cancel=should_cancel)
+        ious: list[float] = []
+        for part in range(folds):
+            train, looked_at = split(patches, parts=folds, part=part, seed=training.seed)
+            every = max(1, len(train) // batch)
+            setting = one.replace(training=training.replace(n_steps=every * epochs), validate_every=every)
+            _, iou = distil_on(
+                patches,
+                train,
+                looked_at,
+                config=setting,
+                teacher_width=network.module.config.widths[3],
+                run_dir=output / "folds" / f"{training.architecture}_d{diameter:g}_r{rate:g}_b{batch}_{part}",
+                should_cancel=should_cancel,
+            )
+            ious.append(iou)
+            on_fold(Fold(diameter, rate, batch, tuple(ious)), part)
+        found.append(Fold(diameter, rate, batch, tuple(ious)))
+    return sorted(found, key=lambda fold: -mean(fold.ious))
+
+
+def folds_table(folds: Sequence[Fold]) -> str:
+    """A Markdown table of a comparison, the best first."""
+    rows = [
+        "| diameter px | learning rate | batch | IoU with the teacher | folds |",
+        "| ---: | ---: | ---: | --- | --- |",
+    ]
+    for fold in folds:
+        each = " ".join(f"{iou:.3f}" for iou in fold.ious)
+        rows.append(
+            f"| {fold.diameter_px:g} | {fold.learning_rate:g} | {fold.batch_size} "
+            f"| {mean(fold.ious):.3f} +- {pstdev(fold.ious):.3f} | {each} |"
+        )
+    return "\n".join(rows)
+
+
+_DEFAULT = DistilConfig()
+_Teacher = Annotated[str, typer.Argument(help="Model or weights file; an official Cellpose checkpoint serves, too.")]
+_Student = Annotated[str, typer.Argument(help="Network of the family; `aprcnn models --table`.")]
+_Data = Annotated[list[str], typer.Argument(help="Zips or folders of images; labels are not needed.")]
+_Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of results, checkpoints and patches.")]
+_Views = Annotated[int, typer.Option(help="Patches of each image.")]
+_Kinds = Annotated[list[str] | None, typer.Option("--kind", help="Only images of such a kind (20x). Repeatable.")]
+
+
+def distil_command(
+    teacher: _Teacher,
+    student: _Student,
+    data: _Data,
+    name: Annotated[str, typer.Option("--name", help="Name of the student and of its files.")],
+    output: _Output,
+    steps: Annotated[int, typer.Option(help="Steps, at most.")] = _DEFAULT.training.n_steps,
+    batch_size: Annotated[int, typer.Option(help="Patches in a step.")] = _DEFAULT.training.batch_size,
+    patch: Annotated[int, typer.Option(help="Edge of a patch, px.")] = _DEFAULT.training.crop_px,
+    learning_rate: Annotated[float, typer.Option(help="Highest rate of AdamW.")] = _DEFAULT.training.learning_rate,
+    diameter: Annotated[
+        float, typer.Option(help="Diameter nuclei are brought to, px.")
+    ] = _DEFAULT.training.diameter_px,
+    views: _Views = _DEFAULT.views,
+    consistency: Annotated[bool, typer.Option(help="The student sees degraded patches.")] = _DEFAULT.consistency,
+    hard: Annotated[float, typer.Option(help="Weight of labels against the teacher, 0..1.")] = _DEFAULT.hard,
+    features: Annotated[float, typer.Option(help="Weight of the teacher's features.")] = _DEFAULT.features,
+    validate_every: Annotated[
+        int, typer.Option(help="Steps between two looks; 0: after every pass.")
+    ] = _DEFAULT.validate_every,
+    kind: _Kinds = None,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = _DEFAULT.training.precision,
+    seed: Annotated[int, typer.Option(help="Seed of initialisation and patches.")] = 0,
+    start: Annotated[str | None, typer.Option("--from", help="Model or weights file to start from.")] = None,
+    test: Annotated[list[Path] | None, typer.Option(help="Zip or folder to score on afterwards.")] = None,
+    title: Annotated[str, typer.Option(help="One line for the card.")] = "",
+    data_words: Annotated[str, typer.Option("--data", help="What the card says of the data.")] = "",
+    licence: Annotated[str, typer.Option(help="What the card says of the licence.")] = "",
+    threads: Annotated[int | None, typer.Option(help="Threads; default: all.")] = None,
+) -> None:
+    """Distil a large network into a small one; no labels are needed.
+
+    An interrupted distillation goes on when the same command is given again.
+    """
+    training = TrainConfig(
+        architecture=student,
+        n_steps=steps,
+        batch_size=batch_size,
+        crop_px=patch,
+        learning_rate=learning_rate,
+        diameter_px=diameter,
+        precision=precision,
+        seed=seed,
+    )
+    config = DistilConfig(
+        training=training,
+        views=views,
+        consistency=consistency,
+        hard=hard,
+        features=features,
+        validate_every=validate_every,
+    )
+    with stop_on_signals() as stop:
+        path, scores = distil(
+            teacher,
+            data,
+            output=output,
+            name=name,
+            config=config,
+            kinds=kind or (),
+            initial=start,
+            test=test or [],
+            title=title,
+            data_words=data_words,
+            licence=licence,
+            command=_repeat(teacher, student, data, name, config, kind or (), start),
+            threads=threads,
+            progress=_tell,
+            on_patches=lambda done, total: typer.echo(f"teacher: {done} of {total} images", err=True),
+            on_look=lambda step, iou: typer.echo(f"step {step}  IoU with the teacher {iou:.4f}", err=True),
+            should_cancel=stop.is_set,
+        )
+    for score in scores:
+        typer.echo(f"{score.name}: " + "  ".join(f"{key} {value:.3f}" for key, value in score.summary().items()))
+    typer.echo(f"wrote {path}")
+
+
+def cross_validate_command(
+    teacher: _Teacher,
+    student: _Student,
+    data: _Data,
+    output: _Output,
+    diameter: Annotated[list[float] | None, typer.Option(help="Repeatable. Default: 20, 25, 30.")] = None,
+    learning_rate: Annotated[list[float] | None, typer.Option(help="Repeatable. Default: 5e-4, 1e-3, 2e-3.")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(help="Repeatable. Default: 8.")] = None,
+    folds: Annotated[int, typer.Option(help="Parts of the images.", min=2)] = 4,
+    epochs: Annotated[int, typer.Option(help="Passes over the patches.", min=1)] = 15,
+    views: _Views = _DEFAULT.views,
+    patch: Annotated[int, typer.Option(help="Edge of a patch, px.")] = _DEFAULT.training.crop_px,
+    kind: _Kinds = None,
+    seed: Annotated[int, typer.Option(help="Seed of folds, initialisation and patches.")] = 0,
+) -> None:
+    """Compare settings of a distillation by cross-validation over images."""
+    training = TrainConfig(architecture=student, crop_px=patch, seed=seed)
+    with stop_on_signals() as stop:
+        found = cross_validate(
+            teacher,
+            data,
+            output=output,
+            config=DistilConfig(training=training, views=views),
+            diameters=diameter or (20.0, 25.0, 30.0),
+            learning_rates=learning_rate or (5e-4, 1e-3, 2e-3),
+            batch_sizes=batch_size or (8,),
+            folds=folds,
+            epochs=epochs,
+            kinds=kind or (),
+            on_fold=lambda fold, part: typer.echo(
+                f"diameter {fold.diameter_px:g}  rate {fold.learning_rate:g}  batch {fold.batch_size}  fold {part}  "
+                f"IoU {fold.ious[-1]:.4f}",
+                err=True,
+            ),
+            should_cancel=stop.is_set,
+        )
+    typer.echo(folds_table(found))
+
+
+def _repeat(
+    teacher: str,
+    student: str,
+    data: Sequence[str],
+    name: str,
+    config: DistilConfig,
+    kinds: Sequence[str],
+    start: str | None,
+) -> str:
+    """The command that repeats a distillation, every parameter that decides the weights spelled out."""
+    training = config.training
+    options = {
+        "name": name,
+        "output": ".",
+        "steps": training.n_steps,
+        "batch-size": training.batch_size,
+        "patch": training.crop_px,
+        "learning-rate": training.learning_rate,
+        "diameter": training.diameter_px,
+        "views": config.views,
+        "hard": config.hard,
+        "features": config.features,
+        "validate-every": config.validate_every,
+        "precision": training.precision,
+        "seed": training.seed,
+    }
+    if start is not None:
+        options["from"] = start
+    words = [str(o) for key, value in options.items() for o in (f"--{key}", value)]
+    words += ["--consistency" if config.consistency else "--no-consistency"]
+    words += [o for kind in kinds for o in ("--kind", kind)]
+    return shlex.join(["aprcnn", "distil", teacher, student, *(Path(path).name for path in data), *words])
+
+
+def _tell(step: TrainStep) -> None:
+    typer.echo(
+        f"step {step.step}/{step.n_steps}  flow {step.flow_loss:.4f}  probability {step.probability_loss:.4f}  "
+        f"{step.seconds_per_step:.2f} s/step  {step.seconds_left / 60:.0f} min left",
+        err=True,
+    )
