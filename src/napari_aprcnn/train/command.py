@@ -52,6 +52,8 @@ def train(
     command: str | None = None,
     threads: int | None = None,
     initial: Path | str | None = None,
+    device: str = "cpu",
+    workers: int = 0,
     progress: Callable[[TrainStep], None] = lambda _: None,
     should_cancel: Callable[[], bool] = lambda: False,
 ) -> tuple[Path, list[Score]]:
@@ -78,7 +80,7 @@ def train(
         Threads of torch; ``None``: as torch chose.
     initial
         Weights to start from; ``None``: random.
-    progress, should_cancel
+    device, workers, progress, should_cancel
         As `fit` takes them.
 
     Returns
@@ -110,12 +112,14 @@ def train(
             tissue=config.tissue,
             shares=config.shares,
         )
-        state = load_model(initial).module.state_dict() if initial is not None else None
+        state = load_model(initial, device="cpu").module.state_dict() if initial is not None else None
         module = fit(
             sampler,
             config=config,
             run_dir=output / f"{name}_run",
             initial=state,
+            device=device,
+            workers=workers,
             progress=progress,
             should_cancel=should_cancel,
         )
@@ -184,6 +188,8 @@ def train_command(
     data_words: Annotated[str, typer.Option("--data", help="What the card says of the data.")] = "",
     licence: Annotated[str, typer.Option(help="What the card says of the licence.")] = "",
     threads: Annotated[int | None, typer.Option(help="Threads; default: all.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, auto.")] = "cpu",
+    workers: Annotated[int, typer.Option(help="Processes that prepare batches; 0: a thread.", min=0)] = 0,
 ) -> None:
     """Train a model on labelled images.
 
@@ -216,6 +222,8 @@ def train_command(
             command=_repeat(data, name, output, config, start),
             threads=threads,
             initial=start,
+            device=device,
+            workers=workers,
             progress=_tell,
             should_cancel=stop.is_set,
         )

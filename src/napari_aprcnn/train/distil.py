@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_aprcnn.errors import ConfigError, TrainingDataError
+from napari_aprcnn.models.devices import resolve_device
 from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.inputs import network_input
 from napari_aprcnn.models.network import Network
@@ -164,16 +166,18 @@ def split(patches: TeacherPatches, *, parts: int, part: int, seed: int) -> tuple
 
 
 def foreground_iou(
-    module: CellposeFamily, patches: TeacherPatches, chosen: Sequence[int], config: DistilConfig
+    module: CellposeFamily, patches: TeacherPatches, chosen: Sequence[int], config: DistilConfig, device: str = "cpu"
 ) -> float:
     """IoU of what student and teacher take for nuclei, at a probability of 0.5, pooled over patches (thesis 3.4)."""
     both = either = 0
+    on = resolve_device(device).torch_device
+    module = copy.deepcopy(module).to(on)
     for start in range(0, len(chosen), config.training.batch_size):
         part = np.stack([patches.patch(n) for n in chosen[start : start + config.training.batch_size]])
-        planes = torch.from_numpy(np.ascontiguousarray(part[:, 0]))
+        planes = torch.from_numpy(np.ascontiguousarray(part[:, 0])).to(on)
         with torch.inference_mode():
             y, _ = module(network_input(planes, second_channel=config.training.second_channel))
-        inside, teacher, valid = y[:, 2].numpy() > 0, part[:, 3] > 0, part[:, 4] > 0
+        inside, teacher, valid = y[:, 2].cpu().numpy() > 0, part[:, 3] > 0, part[:, 4] > 0
         both += int((inside & teacher & valid).sum())
         either += int(((inside | teacher) & valid).sum())
     return both / either if either else 1.0
@@ -227,6 +231,8 @@ def distil_on(
     teacher_width: int,
     run_dir: Path | str,
     initial: dict[str, Tensor] | None = None,
+    device: str = "cpu",
+    workers: int = 0,
     progress: Callable[[TrainStep], None] = lambda _: None,
     on_look: Callable[[int, float], None] = lambda _step, _iou: None,
     should_cancel: Callable[[], bool] = lambda: False,
@@ -247,7 +253,7 @@ def distil_on(
         Folder of the checkpoint and the logs.
     initial
         State to start from instead of random weights.
-    progress, should_cancel
+    device, workers, progress, should_cancel
         As `fit` takes them.
     on_look
         Told the steps done and the IoU.
@@ -272,7 +278,7 @@ def distil_on(
     run_dir.mkdir(parents=True, exist_ok=True)
     training = config.training
     width = CellposeFamily(training.architecture).config.widths[3]
-    judge = _Judge(run_dir, config, lambda module: foreground_iou(module, patches, looked_at, config))
+    judge = _Judge(run_dir, config, lambda module: foreground_iou(module, patches, looked_at, config, device))
 
     def look(step: int, module: CellposeFamily) -> bool:
         ends = judge.look(step, module)
@@ -289,6 +295,8 @@ def distil_on(
         objective=FeatureObjective(config.features, width, teacher_width),
         watch=Watch(every, look),
         key=config.model_dump_json() + patches.folder.name,
+        device=device,
+        workers=workers,
         progress=progress,
         should_cancel=should_cancel,
     )
@@ -297,7 +305,7 @@ def distil_on(
     return module, judge.best
 
 
-def teacher_for(teacher: Network | VolumeNetwork | str | Path, config: DistilConfig) -> Network:
+def teacher_for(teacher: Network | VolumeNetwork | str | Path, config: DistilConfig, *, device: str = "cpu") -> Network:
     """Load a teacher, and refuse one whose outputs the student does not have.
 
     Raises
@@ -305,7 +313,7 @@ def teacher_for(teacher: Network | VolumeNetwork | str | Path, config: DistilCon
     ConfigError
         If it is a network for volumes.
     """
-    network = load_model(teacher, device="cpu") if isinstance(teacher, str | Path) else teacher
+    network = load_model(teacher, device=device) if isinstance(teacher, str | Path) else teacher
     if not isinstance(network, Network):
         raise ConfigError(
             f"the teacher {network.name!r} is a network for volumes, the student "

@@ -49,6 +49,8 @@ def distil(
     licence: str = "",
     command: str = "",
     threads: int | None = None,
+    device: str = "cpu",
+    workers: int = 0,
     progress: Callable[[TrainStep], None] = lambda _: None,
     on_patches: Callable[[int, int], None] = lambda _done, _total: None,
     on_look: Callable[[int, float], None] = lambda _step, _iou: None,
@@ -79,6 +81,8 @@ def distil(
         What the card says.
     threads
         Threads of torch; ``None``: as torch chose.
+    device, workers
+        As `fit` takes them.
     progress, on_patches, on_look, should_cancel
         Told of steps, of images that the teacher has seen, of the IoU with it; asked at every step.
 
@@ -103,7 +107,7 @@ def distil(
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        network = teacher_for(teacher, config)
+        network = teacher_for(teacher, config, device=device)
         images = read_images(data, kinds=kinds)
         patches = TeacherPatches(
             images, network, config, folder=output / PATCHES, progress=on_patches, should_cancel=should_cancel
@@ -119,6 +123,8 @@ def distil(
             teacher_width=network.module.config.widths[3],
             run_dir=output / f"{name}_run",
             initial=state,
+            device=device,
+            workers=workers,
             progress=progress,
             on_look=on_look,
             should_cancel=should_cancel,
@@ -292,6 +298,8 @@ def distil_command(
     data_words: Annotated[str, typer.Option("--data", help="What the card says of the data.")] = "",
     licence: Annotated[str, typer.Option(help="What the card says of the licence.")] = "",
     threads: Annotated[int | None, typer.Option(help="Threads; default: all.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, auto.")] = "cpu",
+    workers: Annotated[int, typer.Option(help="Processes that prepare batches; 0: a thread.", min=0)] = 0,
 ) -> None:
     """Distil a large network into a small one; no labels are needed.
 
@@ -330,6 +338,8 @@ def distil_command(
             licence=licence,
             command=_repeat(teacher, student, data, name, config, kind or (), start),
             threads=threads,
+            device=device,
+            workers=workers,
             progress=_tell,
             on_patches=lambda done, total: typer.echo(f"teacher: {done} of {total} images", err=True),
             on_look=lambda step, iou: typer.echo(f"step {step}  IoU with the teacher {iou:.4f}", err=True),

@@ -6,6 +6,7 @@ import csv
 import math
 import pickle
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from napari_aprcnn.config import TrainConfig
 from napari_aprcnn.errors import CancelledError, TrainingDataError
+from napari_aprcnn.models.devices import resolve_device
 from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.inputs import network_input
 from napari_aprcnn.train.losses import flow_loss
@@ -96,17 +99,47 @@ class _Average:
 
     def __init__(self, module: torch.nn.Module, decay: float) -> None:
         self.decay = decay
-        self.state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        # The values of a state are views: they change with the module.
+        self.followed = dict(module.state_dict())
+        self.state = {name: value.detach().clone() for name, value in self.followed.items()}
 
     @torch.no_grad()
-    def update(self, module: torch.nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         # Young averages forget faster, or the random initialisation would linger.
         keep = min(self.decay, (1 + step) / (10 + step))
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - keep)
-            else:
-                self.state[name].copy_(value)
+        moving = [name for name, value in self.followed.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.state[n] for n in moving], [self.followed[n] for n in moving], 1 - keep)
+        for name in self.followed.keys() - set(moving):
+            self.state[name].copy_(self.followed[name])
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        for name, value in self.state.items():
+            value.copy_(state[name])
+
+
+class _Numbered(Dataset[Any]):
+    """The batches of a sampler by their number."""
+
+    def __init__(self, sampler: Sampler, size: int) -> None:
+        self.sampler, self.size = sampler, size
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, Any]:
+        return self.sampler.batch(step, self.size)
+
+
+def _batches_of(sampler: Sampler, config: TrainConfig, start: int, workers: int) -> Iterator[tuple[torch.Tensor, Any]]:
+    """Batches from `start` on: by a thread, or by processes."""
+    if workers == 0:
+        return _batches(sampler, config, start)
+    # A fork shares the images; the workers leave the GPU alone.
+    how = "fork" if sys.platform == "linux" else None
+    numbers = range(start, config.n_steps)
+    return iter(
+        DataLoader(
+            _Numbered(sampler, config.batch_size), batch_size=None, sampler=numbers, num_workers=workers,
+            prefetch_factor=4, multiprocessing_context=how, in_order=True,
+        )
+    )  # fmt: skip
 
 
 def _batches(sampler: Sampler, config: TrainConfig, start: int) -> Iterator[tuple[torch.Tensor, Any]]:
@@ -153,6 +186,8 @@ def fit(
     objective: torch.nn.Module | None = None,
     watch: Watch | None = None,
     key: str = "",
+    device: str = "cpu",
+    workers: int = 0,
     checkpoint_seconds: float = 120.0,
     report_every: int = 50,
     progress: Callable[[TrainStep], None] = lambda _: None,
@@ -177,6 +212,10 @@ def fit(
         A look at the network now and then, which may end the training.
     key
         Whatever else must be the same for a checkpoint to be gone on from.
+    device
+        As `resolve_device` takes it. A training may go on on another device, without the same bits.
+    workers
+        Processes that prepare batches; 0: a thread, which is enough for a CPU.
     checkpoint_seconds
         Wall time between checkpoints.
     report_every
@@ -187,45 +226,49 @@ def fit(
     Returns
     -------
     CellposeFamily
-        The averaged weights, in evaluation mode.
+        The averaged weights, in evaluation mode, on the CPU.
 
     Raises
     ------
     TrainingDataError
         If the folder holds a checkpoint of another configuration.
+    DeviceError
+        If the device cannot be used.
     CancelledError
         If `should_cancel` said yes; a checkpoint was written first.
     """
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
+    on = resolve_device(device).torch_device
     module = CellposeFamily(config.architecture)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(device=on, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if initial is not None:
         module.load_state_dict(initial)
-    objective = LabelObjective() if objective is None else objective
+    objective = (LabelObjective() if objective is None else objective).to(on)
     parameters = [p for part in (module, objective) for p in part.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     average = _Average(module, config.ema_decay)
     run = _Run(run_dir, config, module, objective, optimiser, average, key)
     start = run.resume()
     module.train()
-    window: list[tuple[float, float]] = []
+    window: list[torch.Tensor] = []
     saved = told = time.monotonic()
-    for step, (images, target) in enumerate(_batches(sampler, config, start), start):
+    for step, (images, target) in enumerate(_batches_of(sampler, config, start, workers), start):
         rate = learning_rate(step, config)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        window.append(_step(module, objective, images, target, optimiser, parameters, config))
-        average.update(module, step)
+        window.append(_step(module, objective, images.to(on), _moved(target, on), optimiser, parameters, config))
+        average.update(step)
         now, done = time.monotonic(), step + 1
         if done % report_every == 0 or done == config.n_steps:
+            flow, probability = torch.stack(window).double().mean(0).tolist()
             pace = (now - told) / len(window)
             report = TrainStep(
                 step=done,
                 n_steps=config.n_steps,
-                flow_loss=sum(f for f, _ in window) / len(window),
-                probability_loss=sum(p for _, p in window) / len(window),
+                flow_loss=flow,
+                probability_loss=probability,
                 learning_rate=rate,
                 seconds_per_step=pace,
                 seconds_left=pace * (config.n_steps - done),
@@ -257,15 +300,23 @@ def _step(
     optimiser: torch.optim.Optimizer,
     parameters: list[torch.nn.Parameter],
     config: TrainConfig,
-) -> tuple[float, float]:
+) -> torch.Tensor:
+    """One step; the two losses, left where they are: asking for them would wait for the device."""
     inputs = network_input(images, second_channel=config.second_channel).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         flow, probability = objective(module, inputs, target)
     optimiser.zero_grad(set_to_none=True)
     (flow + probability).backward()
     torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
     optimiser.step()
-    return float(flow.detach()), float(probability.detach())
+    return torch.stack([flow.detach().float(), probability.detach().float()])
+
+
+def _moved(target: Any, device: torch.device) -> Any:
+    """Tensors, and tuples of tensors and other things, on a device."""
+    if isinstance(target, torch.Tensor):
+        return target.to(device)
+    return type(target)(_moved(part, device) for part in target) if isinstance(target, tuple | list) else target
 
 
 @dataclass
@@ -306,7 +357,7 @@ class _Run:
         if not path.exists():
             return 0
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             said = state["config"]
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise TrainingDataError(f"the checkpoint {path} is damaged ({error}); remove it to start afresh") from error
@@ -318,7 +369,7 @@ class _Run:
         self.module.load_state_dict(state["module"])
         self.objective.load_state_dict(state.get("objective", {}))
         self.optimiser.load_state_dict(state["optimiser"])
-        self.average.state = state["average"]
+        self.average.load(state["average"])
         return self.config.n_steps if state.get("ended") else int(state["step"])
 
 

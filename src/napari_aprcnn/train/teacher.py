@@ -257,16 +257,17 @@ def _views(item: LabelledImage, number: int, teacher: Network, config: DistilCon
 
 
 def _found_diameter(item: LabelledImage, teacher: Network) -> float:
-    return float(segment(item.image.astype(np.float32), model=teacher, device="cpu").readout.diameter_px or 0.0)
+    return float(segment(item.image.astype(np.float32), model=teacher).readout.diameter_px or 0.0)
 
 
 def _runner(teacher: Network, *, features: bool) -> Teacher:
     if not features:
         return lambda image: (teacher.predict(image[None])[0], None)
     module, seen = teacher.module, []
+    device = next(module.parameters()).device
 
     def run(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        planes = torch.from_numpy(np.ascontiguousarray(image[None]))
+        planes = torch.from_numpy(np.ascontiguousarray(image[None])).to(device)
         handle = module.downsample.register_forward_hook(lambda _m, _i, out: seen.append(out[3]))
         try:
             with torch.inference_mode():
@@ -274,7 +275,7 @@ def _runner(teacher: Network, *, features: bool) -> Teacher:
         finally:
             handle.remove()
         pooled = torch.nn.functional.avg_pool2d(seen.pop(), FEATURE_POOL)
-        return y[0].float().numpy(), pooled[0].float().numpy()
+        return y[0].float().cpu().numpy(), pooled[0].float().cpu().numpy()
 
     return run
 

@@ -77,17 +77,19 @@ def augment(
 
 def _deform(image: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator, config: VolumeTrainConfig) -> Pair:
     try:
-        from monai.transforms import Rand3DElastic
+        from monai.transforms import Affine, Rand3DElastic
     except ImportError as error:
         raise MissingDependencyError(
             "augmentation of labelled volumes needs MONAI; install it with: pip install 'napari-aprcnn[train]'"
         ) from error
     factor = np.log(config.rescale)
     scale = tuple(float(np.exp(v)) for v in rng.uniform(-factor, factor) + rng.normal(0, factor / 6, 3))
-    flat = image.shape[0] == 1
+    if image.shape[0] == 1 or config.elastic == 0:
+        affine = Affine(scale_params=[1 / s for s in scale], padding_mode="reflection", image_only=True)
+        return _applied(image, labels, lambda array, mode: affine(array, mode=mode))
     sigma = min(max(min(image.shape) / 10.0, 2.0), 8.0)
     # What is left of uniform noise after the filter: 0.577 / (2 sqrt(pi) sigma)^(3/2) standard deviations.
-    magnitude = (0.0, 0.0) if flat else (0.0, config.elastic * 11.6 * sigma**1.5)
+    magnitude = (0.0, config.elastic * 11.6 * sigma**1.5)
     elastic = Rand3DElastic(
         sigma_range=(sigma, sigma),
         magnitude_range=magnitude,
@@ -96,8 +98,15 @@ def _deform(image: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator,
         padding_mode="reflection",
     )
     seed = int(rng.integers(2**31))
-    out = []
-    for array, mode in ((image, "bilinear"), (labels.astype(np.float32), "nearest")):
+
+    def deform(array: NDArray[Any], mode: str) -> Any:
         elastic.set_random_state(seed=seed)
-        out.append(np.asarray(elastic(array[None], mode=mode))[0])
-    return out[0].astype(np.float32), np.rint(out[1]).astype(labels.dtype)
+        return elastic(array, mode=mode)
+
+    return _applied(image, labels, deform)
+
+
+def _applied(image: NDArray[Any], labels: NDArray[Any], change: Callable[[NDArray[Any], str], Any]) -> Pair:
+    bent = np.asarray(change(image[None], "bilinear"))[0]
+    moved = np.asarray(change(labels[None].astype(np.float32), "nearest"))[0]
+    return bent.astype(np.float32), np.rint(moved).astype(labels.dtype)

@@ -169,12 +169,11 @@ class VolumeTask(lightning.LightningModule):
         """Move the average."""
         # Young averages forget faster, or the random initialisation would linger.
         keep = min(self.config.ema_decay, (1 + self.global_step) / (10 + self.global_step))
-        for name, value in self.net.state_dict().items():
-            kept = self.average.state_dict()[name]
-            if value.is_floating_point():
-                kept.lerp_(value, 1 - keep)
-            else:
-                kept.copy_(value)
+        kept, values = self.average.state_dict(), self.net.state_dict()
+        moving = [name for name, value in values.items() if value.is_floating_point()]
+        torch._foreach_lerp_([kept[name] for name in moving], [values[name] for name in moving], 1 - keep)
+        for name in values.keys() - set(moving):
+            kept[name].copy_(values[name])
 
 
 class _Watch(Callback):
