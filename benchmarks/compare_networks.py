@@ -1,26 +1,32 @@
 """Train the APR-CNN paper's networks side by side and compare their accuracy.
 
     python benchmarks/compare_networks.py run --bbbc050 TRAIN.zip TEST.zip [--seeds 0 1 2] [--channels 8] [--steps 600]
+    python benchmarks/compare_networks.py run ... --device cuda --jobs 8     # 48 runs beside one another on a GPU
     python benchmarks/compare_networks.py table
 
 Every run (data, network, seed) trains from scratch, tunes its thresholds on volumes that it was not trained on by the
 mean accuracy at IoU 0.3, 0.5 and 0.7, and is scored once on the test volumes. `run` appends to the results file and
-leaves out what is in there, so it goes on where it was stopped. Weights are thrown away.
+leaves out what is in there, so it goes on where it was stopped. Networks of one head see the
+same crops, made once.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import pickle
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load_file, save_file
 
 RESULTS = Path(__file__).parent.parent / "docs" / "experiments" / "networks.json"
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -84,28 +90,86 @@ def _truth(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
-def _run(data: dict[str, list[Any]], name: str, seed: int, channels: int, steps: int, folder: Path) -> Record:
-    from napari_aprcnn.evaluate.matching import evaluate_pooled
+_SETS: dict[str, dict[str, list[Any]]] = {}
+"""Data of the experiment: processes that are forked share it."""
+_CROPS: dict[tuple[str, int, str], list[Any]] = {}
+"""Crops to train on, by data, seed and head."""
+
+
+def _config(name: str, seed: int, channels: int, steps: int) -> Any:
     from napari_aprcnn.models.volume_config import VolumeNetConfig
-    from napari_aprcnn.train.volume_fit import fit_volumes
     from napari_aprcnn.train.volume_settings import VolumeTrainConfig
 
     network = VolumeNetConfig(channels=channels, depth=3, in_channels=1, **NETWORKS[name])
-    config = VolumeTrainConfig(
+    return VolumeTrainConfig(
         network=network, epochs=max(1, steps // 100), steps_per_epoch=min(steps, 100), crop=(40, 64, 64),
-        simulated=0.0, elastic=0.0, seed=seed, learning_rate=2e-3, relative_error=(0.1, 0.1),
+        simulated=0.0, elastic=0.0, seed=seed, learning_rate=2e-3, relative_error=(0.1, 0.1), workers=0,
     )  # fmt: skip
+
+
+def _make_crops(key: tuple[str, int, str], first: int, last: int, channels: int, steps: int) -> bytes:
+    from napari_aprcnn.train.volume_crops import VolumeCrops
+
+    data, seed, head = key
+    name = next(n for n, fields in NETWORKS.items() if fields["head"] == head)
+    made = VolumeCrops(_config(name, seed, channels, steps), None, _SETS[data]["train"])
+    return pickle.dumps([made[number] for number in range(first, last)])  # plain bytes: no handles of shared memory
+
+
+def _kept(folder: Path, *run: Any) -> Path:
+    return folder / ("-".join(str(part) for part in run).replace(" ", "-") + ".safetensors")
+
+
+def _trained(
+    data: str, name: str, seed: int, channels: int, steps: int, device: str, keep: Path | None
+) -> tuple[Any, float]:
+    """The network and the seconds of its training: made, or kept from before."""
+    from napari_aprcnn.models.volumes import VolumeNet
+    from napari_aprcnn.train.volume_fit import fit_volumes
+
+    config = _config(name, seed, channels, steps)
+    kept = None if keep is None else _kept(keep, data, name, seed, channels, steps)
+    if kept is not None and kept.exists():
+        net = VolumeNet(config.network)
+        net.load_state_dict({key: value.float() for key, value in load_file(kept).items()})
+        return net.eval(), float(json.loads(kept.with_suffix(".json").read_text())["train_s"])
     start = time.perf_counter()
-    net = fit_volumes(config, run_dir=folder, labelled=data["train"])
-    trained = time.perf_counter() - start
-    predict = _predictor(net)
-    tuned = _tune(network, [predict(item.image) for item in data["tune"]], [_truth(i.labels) for i in data["tune"]])
+    crops = _CROPS.get((data, seed, config.network.head))
+    with tempfile.TemporaryDirectory() as folder:
+        net = fit_volumes(config, run_dir=folder, labelled=_SETS[data]["train"], crops=crops, accelerator=device).cpu()
+    seconds = time.perf_counter() - start
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        state = {key: v.half() if v.is_floating_point() else v for key, v in net.state_dict().items()}
+        kept.with_suffix(".json").write_text(json.dumps({"train_s": seconds}))
+        save_file(state, kept.with_suffix(".part"))
+        kept.with_suffix(".part").replace(kept)
+    return net, seconds
+
+
+def _run(
+    data: str, name: str, seed: int, channels: int, steps: int, device: str, keep: Path | None, score: bool
+) -> Record | None:
+    import torch
+
+    from napari_aprcnn.evaluate.matching import evaluate_pooled
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    parts = _SETS[data]
+    net, trained = _trained(data, name, seed, channels, steps, device, keep)
+    if not score:
+        return None
+    network = net.config
+    start = time.perf_counter()
+    predict = _predictor(net, device)
+    tuned = _tune(network, [predict(item.image) for item in parts["tune"]], [_truth(i.labels) for i in parts["tune"]])
     pairs = []
-    for item in data["test"]:
+    for item in parts["test"]:
         labels = _decode(network, predict(item.image), item.image.shape, tuned)
         pairs.append((_truth(labels), _truth(item.labels)))
     scores = evaluate_pooled(pairs, thresholds=THRESHOLDS)
     return {
+        "data": data,
         "network": name,
         "seed": seed,
         "channels": channels,
@@ -113,16 +177,17 @@ def _run(data: dict[str, list[Any]], name: str, seed: int, channels: int, steps:
         "accuracy": {f"{s.threshold:g}": round(s.accuracy, 4) for s in scores},
         "settings": json.loads(tuned.model_dump_json()),
         "train_s": round(trained, 1),
+        "score_s": round(time.perf_counter() - start, 1),
     }
 
 
-def _predictor(net: Any) -> Any:
+def _predictor(net: Any, device: str) -> Any:
     from napari_aprcnn.models.cards import ModelCard
     from napari_aprcnn.models.devices import resolve_device
     from napari_aprcnn.models.volume_network import VolumeNetwork
 
     card = ModelCard(name="run", architecture="", title="", data="", licence="", volume=net.config, relative_error=0.1)
-    return VolumeNetwork(net, card, device=resolve_device("cpu", threads=1)).predict
+    return VolumeNetwork(net, card, device=resolve_device(device, threads=1)).predict
 
 
 def _tune(network: Any, outputs: list[Any], truths: list[Any]) -> Any:
@@ -156,7 +221,7 @@ def _decode(network: Any, out: Any, shape: Any, settings: Any) -> Any:
 
 # --- results ---------------------------------------------------------------------------------------------------------
 def _key(record: Record) -> tuple[Any, ...]:
-    return record["data"], record["network"], record["seed"], record["channels"], record["steps"]
+    return tuple(record[name] for name in ("data", "network", "seed", "channels", "steps"))
 
 
 def _read(path: Path) -> list[Record]:
@@ -235,28 +300,67 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--jobs", type=int, default=1, help="runs beside one another (Linux)")
+    parser.add_argument(
+        "--keep", type=Path, help="folder of the trained weights; a run that is in there is not trained"
+    )
+    parser.add_argument(
+        "--train-only", action="store_true", help="score later: the same command without this, and --keep"
+    )
     options = parser.parse_args()
     if options.what == "run":
-        import torch
-
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-        sets = {"simulation": _simulated()}
-        if options.bbbc050:
-            sets["BBBC050"] = _bbbc050(*options.bbbc050)
-        for seed in options.seeds:
-            for data, parts in sets.items():
-                for name in options.networks:
-                    stub = {"data": data, "network": name, "seed": seed, "channels": options.channels,
-                            "steps": options.steps}  # fmt: skip
-                    if _key(stub) in {_key(r) for r in _read(options.results)}:
-                        continue
-                    with tempfile.TemporaryDirectory() as folder:
-                        made = _run(parts, name, seed, options.channels, options.steps, Path(folder))
-                    _append(options.results, {"data": data, **made})
-                    print(f"{data} {name} seed {seed}: {_average(made):.3f} in {made['train_s']:.0f} s", flush=True)
+        _run_all(options)
     records = _read(options.results)
     print(table(records))
     print("\n".join(answers(records)))
+
+
+def _run_all(options: argparse.Namespace) -> None:
+    import torch
+
+    torch.set_num_threads(1)  # a fork must not find other threads at work
+    _SETS["simulation"] = _simulated()
+    if options.bbbc050:
+        _SETS["BBBC050"] = _bbbc050(*options.bbbc050)
+    done = {_key(r) for r in _read(options.results)}
+    wanted = [
+        (data, name, seed, options.channels, options.steps)
+        for seed in options.seeds
+        for data in _SETS
+        for name in options.networks
+    ]
+    wanted = [run for run in wanted if run not in done]
+    if options.jobs == 1:
+        for run in wanted:
+            _note(options.results, _run(*run, options.device, options.keep, not options.train_only))
+        return
+    fork = multiprocessing.get_context("fork")
+    untrained = [run for run in wanted if options.keep is None or not _kept(options.keep, *run).exists()]
+    keys = sorted({(data, seed, str(NETWORKS[name]["head"])) for data, name, seed, *_ in untrained})
+    parts = [(key, first) for key in keys for first in range(0, options.steps, 20)]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=fork) as pool:
+        for key in keys:
+            _CROPS[key] = []
+        made = [
+            pool.submit(_make_crops, key, first, min(first + 20, options.steps), options.channels, options.steps)
+            for key, first in parts
+        ]
+        for (key, _), future in zip(parts, made, strict=True):
+            _CROPS[key] += pickle.loads(future.result())  # noqa: S301 - our own process wrote it
+    print(f"{len(parts) * 20} crops", flush=True)
+    with ProcessPoolExecutor(options.jobs, mp_context=fork) as pool:
+        runs = [pool.submit(_run, *run, options.device, options.keep, not options.train_only) for run in wanted]
+        for future in as_completed(runs):
+            _note(options.results, future.result())
+
+
+def _note(results: Path, made: Record | None) -> None:
+    if made is None:
+        return
+    _append(results, made)
+    print(f"{made['data']} {made['network']} seed {made['seed']}: {_average(made):.3f}, trained in "
+          f"{made['train_s']:.0f} s, scored in {made['score_s']:.0f} s", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

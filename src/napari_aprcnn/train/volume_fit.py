@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_aprcnn.errors import CancelledError, TrainingDataError, TrainingError
 from napari_aprcnn.models.volumes import VolumeNet, share_weights
@@ -65,6 +65,8 @@ class VolumeTask(lightning.LightningModule):
         Where crops come from.
     validation
         Labelled images that are not trained on; two crops of each are looked at after every epoch.
+    crops
+        Crops by number, instead of those of the sources.
     """
 
     def __init__(
@@ -73,9 +75,10 @@ class VolumeTask(lightning.LightningModule):
         simulated: SimulatedVolumes | None,
         labelled: Sequence[LabelledVolume] = (),
         validation: Sequence[LabelledVolume] = (),
+        crops: Dataset[Crop] | None = None,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.crops = config, crops
         self.sources = (simulated, list(labelled))
         self.validation = list(validation)
         torch.manual_seed(config.seed)
@@ -93,7 +96,7 @@ class VolumeTask(lightning.LightningModule):
         workers: dict[str, Any] = {"num_workers": config.workers}
         if config.workers:  # a fork would lose the threads of torch
             workers |= {"prefetch_factor": 4, "persistent_workers": True, "multiprocessing_context": _PROCESSES}
-        crops = VolumeCrops(config, *self.sources)
+        crops = VolumeCrops(config, *self.sources) if self.crops is None else self.crops
         return DataLoader(crops, config.batch_size, sampler=sampler, collate_fn=_same, **workers)
 
     def val_dataloader(self) -> DataLoader[Crop] | list[Any]:
@@ -253,6 +256,7 @@ def fit_volumes(
     validation: Sequence[LabelledVolume] = (),
     simulation: SimulationConfig | Sequence[SimulationConfig] | None = None,
     initial: VolumeNet | None = None,
+    crops: Dataset[Crop] | None = None,
     accelerator: str = "cpu",
     progress: Callable[[EpochReport], None] = lambda _: None,
     on_step: Callable[[StepReport], None] = lambda _: None,
@@ -274,6 +278,8 @@ def fit_volumes(
         Of the simulated volumes, which take turns where there are several; ``None``: the defaults.
     initial
         Network whose weights to start from; with another head, or other inputs, its body (`share_weights`).
+    crops
+        Crops by number to train on instead of those that `VolumeCrops` makes, for trainings that share them.
     accelerator
         Of lightning: ``cpu``, ``cuda``, ``auto``.
     progress, on_step, should_cancel
@@ -296,11 +302,11 @@ def fit_volumes(
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     simulated = None
-    if config.simulated > 0:
+    if config.simulated > 0 and crops is None:
         simulated = SimulatedVolumes(
             run_dir / "simulated", number=config.simulated_volumes, seed=config.seed, config=simulation
         )
-    task = VolumeTask(config, simulated, labelled, validation)
+    task = VolumeTask(config, simulated, labelled, validation, crops)
     if initial is not None:
         start = share_weights(initial.state_dict(), initial.config, task.net.state_dict(), config.network)
         task.net.load_state_dict(start)
