@@ -19,7 +19,7 @@ from napari_aprcnn.train.data import FLOW_UNIT, LabelledImage, median_diameter_p
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NucleiBank", "collages"]
+__all__ = ["NucleiBank", "collage", "collages"]
 
 
 @dataclass(frozen=True)
@@ -113,21 +113,21 @@ def collages(bank: NucleiBank, *, count: int, seed: int = 0, edge_px: int = 384)
     list of LabelledImage
         Of source ``collage``. Nuclei of about 16 to 38 pixels; between 8 and 65 % of a scene is covered.
     """
-    scenes = []
-    for number in range(count):
-        image, labels = _compose(bank, np.random.default_rng((seed, number)), edge_px)
-        scenes.append(
-            LabelledImage(
-                name=f"collage_{number:04d}",
-                kind="",
-                source="collage",
-                image=image.astype(np.float16),
-                labels=labels,
-                flows=np.rint(flows_from_masks(labels) * FLOW_UNIT).astype(np.int8),
-                diameter_px=median_diameter_px(labels),
-            )
-        )
-    return scenes
+    return [collage(bank, number, seed=seed, edge_px=edge_px) for number in range(count)]
+
+
+def collage(bank: NucleiBank, number: int, *, seed: int = 0, edge_px: int = 384) -> LabelledImage:
+    """One scene of `collages`, by its number."""
+    image, labels = _compose(bank, np.random.default_rng((seed, number)), edge_px)
+    return LabelledImage(
+        name=f"collage_{number:04d}",
+        kind="",
+        source="collage",
+        image=image.astype(np.float16),
+        labels=labels,
+        flows=np.rint(flows_from_masks(labels) * FLOW_UNIT).astype(np.int8),
+        diameter_px=median_diameter_px(labels),
+    )
 
 
 def _compose(bank: NucleiBank, rng: np.random.Generator, edge: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:

@@ -111,6 +111,7 @@ def train(
             collage=config.collage,
             tissue=config.tissue,
             shares=config.shares,
+            workers=workers,
         )
         state = load_model(initial, device="cpu").module.state_dict() if initial is not None else None
         module = fit(

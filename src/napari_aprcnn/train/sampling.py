@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +16,10 @@ from scipy import ndimage
 
 from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.train.augment import degrade
-from napari_aprcnn.train.collage import NucleiBank, collages
+from napari_aprcnn.train.collage import NucleiBank
+from napari_aprcnn.train.collage import collage as one_collage
 from napari_aprcnn.train.data import FLOW_UNIT, LabelledImage
-from napari_aprcnn.train.tissue import tissue_scenes
+from napari_aprcnn.train.tissue import tissue_scene
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +49,8 @@ class CropSampler:
     shares
         Share of the samples of each source; sources that it does not name, or all of them, are weighted by the square
         root of their size. Within a source, kinds are weighted by the square root of their size.
+    workers
+        Processes that simulate scenes; 0: this one.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class CropSampler:
         collage: float = 0.15,
         tissue: float = 0.15,
         shares: Mapping[str, float] | None = None,
+        workers: int = 0,
     ) -> None:
         self.seed = seed
         self.crop_px = crop_px
@@ -68,9 +75,9 @@ class CropSampler:
                 f"the simulated shares add up to {collage + tissue:g}, expected at most 1; lower collage or tissue"
             )
         bank = NucleiBank(images, seed=seed) if collage > 0 else None
-        made = [(collages(bank, count=N_COLLAGES, seed=seed), collage)] if bank else []
+        made = [(_scenes(partial(one_collage, bank, seed=seed), N_COLLAGES, workers), collage)] if bank else []
         if tissue > 0:
-            made.append((tissue_scenes(count=N_TISSUES, seed=seed), tissue))
+            made.append((_scenes(partial(tissue_scene, seed=seed), N_TISSUES, workers), tissue))
         self._add(made)
 
     def _add(self, made: Sequence[tuple[list[LabelledImage], float]]) -> None:
@@ -108,6 +115,14 @@ class CropSampler:
         if item.diameter_px <= 0:
             return float(2 ** rng.uniform(-1, 1))
         return float(self.diameter_px / item.diameter_px * 2**jitter)
+
+
+def _scenes(make: Callable[[int], LabelledImage], count: int, workers: int) -> list[LabelledImage]:
+    if workers == 0:
+        return [make(number) for number in range(count)]
+    how = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with how.Pool(workers) as pool:
+        return pool.map(make, range(count), chunksize=4)
 
 
 def _weights(images: Sequence[LabelledImage], shares: Mapping[str, float]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.float32]
 
-__all__ = ["tissue_scenes"]
+__all__ = ["tissue_scene", "tissue_scenes"]
 
 SOURCE = "tissue"
 ARRANGEMENTS = ("fibres", "packed", "scattered")
@@ -68,23 +68,23 @@ def tissue_scenes(*, count: int, seed: int = 0, edge_px: int = 384) -> list[Labe
         Of source ``tissue``; their kinds are the arrangements ``fibres``, ``packed`` and ``scattered``. The median
         nucleus has a diameter of about 16 to 38 pixels.
     """
-    scenes = []
-    for number in range(count):
-        rng = np.random.default_rng((seed, number, 7))
-        kind = ARRANGEMENTS[number % len(ARRANGEMENTS)]
-        image, labels = _compose(_style(kind, rng), rng, edge_px)
-        scenes.append(
-            LabelledImage(
-                name=f"tissue_{number:04d}",
-                kind=kind,
-                source=SOURCE,
-                image=normalise_percentiles(image).astype(np.float16),
-                labels=labels,
-                flows=np.rint(flows_from_masks(labels) * FLOW_UNIT).astype(np.int8),
-                diameter_px=median_diameter_px(labels),
-            )
-        )
-    return scenes
+    return [tissue_scene(number, seed=seed, edge_px=edge_px) for number in range(count)]
+
+
+def tissue_scene(number: int, *, seed: int = 0, edge_px: int = 384) -> LabelledImage:
+    """One scene of `tissue_scenes`, by its number."""
+    rng = np.random.default_rng((seed, number, 7))
+    kind = ARRANGEMENTS[number % len(ARRANGEMENTS)]
+    image, labels = _compose(_style(kind, rng), rng, edge_px)
+    return LabelledImage(
+        name=f"tissue_{number:04d}",
+        kind=kind,
+        source=SOURCE,
+        image=normalise_percentiles(image).astype(np.float16),
+        labels=labels,
+        flows=np.rint(flows_from_masks(labels) * FLOW_UNIT).astype(np.int8),
+        diameter_px=median_diameter_px(labels),
+    )
 
 
 def _style(arrangement: str, rng: np.random.Generator) -> _Style:

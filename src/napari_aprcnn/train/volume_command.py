@@ -185,6 +185,8 @@ def train_volumes_command(
     data_words: Annotated[str, typer.Option("--data", help="What the card says of the data.")] = "",
     licence: Annotated[str, typer.Option(help="What the card says of the licence.")] = "",
     threads: Annotated[int | None, typer.Option(help="Threads; default: all.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
+    workers: Annotated[int, typer.Option(help="Processes that make crops.", min=0, max=64)] = _DEFAULT.workers,
 ) -> None:
     """Train a network for volumes on simulated nuclei, on labelled images, or on both.
 
@@ -212,6 +214,7 @@ def train_volumes_command(
         precision=precision,
         patience=patience,
         seed=seed,
+        workers=workers,
     )
     plain = SimulationConfig(shape=_larger(config.crop), outline_level=outline, outline_common=outline_common)
     simulation = [_simulation(word, plain) for word in simulations or [MIXED]]
@@ -234,6 +237,7 @@ def train_volumes_command(
             licence=licence,
             command=_repeat(paths, name, config, form, plain, simulations or [], start),
             threads=threads,
+            accelerator=device,
             progress=lambda report: _tell(report, config.network.head),
             should_cancel=stop.is_set,
         )
