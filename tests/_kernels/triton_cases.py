@@ -1,13 +1,17 @@
-"""Every GPU kernel against plain torch in float64, in Triton's interpreter.
+"""Every GPU kernel against plain torch in float64: in Triton's interpreter, or on a GPU.
 
 Not collected by itself: `test_triton_kernels.py` runs it in a process of its own, as TRITON_INTERPRET is read when
-triton is imported.
+triton is imported. On a GPU the cases stay as they are: what goes into a kernel is moved there, what comes out is moved
+back.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,13 +22,44 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from napari_aprcnn._kernels import particle_layer, particle_stages
 from napari_aprcnn._kernels import reference_particles as reference
 from napari_aprcnn._kernels.triton import conv as conv_module
-from napari_aprcnn._kernels.triton import operators as ops
+from napari_aprcnn._kernels.triton import operators
 from napari_aprcnn._kernels.triton.choice import on_gpu
 from napari_aprcnn._kernels.triton.guard import why_not
 from synthetic_trees import Stage, batch, scattered_boxes, stage, tree_from_fine_cells
 
 KERNELS = [(3, 3, 3), (1, 3, 3), (5, 5, 5), (1, 1, 1)]
-TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3}
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+interpreter_only = pytest.mark.skipif(not INTERPRETED, reason="tests/nn/test_on_gpu.py has layers on a GPU")
+gpu_only = pytest.mark.skipif(INTERPRETED, reason="needs a GPU")
+
+
+class OnGPU:
+    """The kernels' operators for tensors on the CPU, run on the GPU. Lists of ranges (int64) belong on the CPU."""
+
+    def __init__(self) -> None:
+        self.moved: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def there(self, part: Any) -> Any:
+        if not isinstance(part, Tensor) or part.dtype == torch.int64:
+            return part
+        if part.dtype != torch.int32:
+            return part.cuda()
+        # The same table is the same tensor there, too: what is derived from it is kept.
+        return self.moved.setdefault(id(part), (part, part.cuda()))[1]
+
+    def back(self, part: Any) -> Any:
+        if isinstance(part, tuple | list):
+            return tuple(self.back(one) for one in part)
+        return part.cpu() if isinstance(part, Tensor) else part
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        operator = getattr(operators, name)
+        return lambda *parts: self.back(operator(*(self.there(part) for part in parts)))
+
+
+ops: Any = operators if INTERPRETED else OnGPU()
+torch.backends.cudnn.allow_tf32 = False
 
 
 def odd_tree() -> object:
@@ -91,7 +126,11 @@ CONV_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kernel", "cin", "cout", "depth", "dtype"), CONV_CASES)
+# The interpreter gets bfloat16 wrong.
+ON_GPU_CASES = [(k, i, o, d, torch.bfloat16) for k, i, o, d, dtype in CONV_CASES if dtype == torch.float16]
+
+
+@pytest.mark.parametrize(("kernel", "cin", "cout", "depth", "dtype"), CONV_CASES + ON_GPU_CASES * (not INTERPRETED))
 def test_conv_forward_and_all_gradients(
     kernel: tuple[int, int, int], cin: int, cout: int, depth: int, dtype: torch.dtype
 ) -> None:
@@ -110,6 +149,19 @@ def test_conv_forward_and_all_gradients(
     got = ops.gather_conv_weight(grad, x, tree, s.neighbours, s.segments, weight.shape)
     same(got, dweight)
     same(ops.column_sums(grad), dbias)
+
+
+@gpu_only
+def test_tf32_where_torch_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    s = items(1, (3, 3, 3))
+    x, tree, weight, bias, _ = case(s, 16, 16, (3, 3, 3), torch.float32)
+    expected = reference_conv(x.double(), tree.double(), weight.double(), bias.double(), s)
+    exact = ops.gather_conv(x, tree, weight, bias, s.neighbours, s.segments)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    rounded = ops.gather_conv(x, tree, weight, bias, s.neighbours, s.segments)
+    same(exact, expected)
+    same(rounded, expected, 5e-3)
+    assert not torch.equal(exact, rounded)
 
 
 def test_outside_is_zero_whatever_lies_there_and_fresh_memory_is_written() -> None:
@@ -333,6 +385,7 @@ def test_the_package_s_own_reference_says_the_same() -> None:
     same(ops.restrict_filters_back(weight, 1), reference.restrict_back(weight, 1))
 
 
+@interpreter_only
 def test_registered_operators_run_the_kernels_and_build_tables_once(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = (3, 3, 3)
     s, coarse = items(1, kernel), items(2, kernel)
@@ -372,6 +425,7 @@ def test_nothing_in_nothing_out() -> None:
     assert ops.fill_tree(empty, torch.zeros(0, 8, dtype=torch.int32), segments[:, :2]).shape == (1, 4)
 
 
+@interpreter_only
 def test_the_interpreter_counts_as_a_device() -> None:
     assert why_not("cpu") is None
     assert why_not("cpu", torch.float64) is not None
