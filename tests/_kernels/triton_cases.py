@@ -7,84 +7,31 @@ back.
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from triton_tools import (
+    DEVICE,
+    case,
+    cases,
+    gpu_only,
+    interpreter_only,
+    items,
+    odd_tree,
+    ops,
+    placed,
+    random,
+    same,
+)
 
 from napari_aprcnn._kernels import particle_layer, particle_stages
 from napari_aprcnn._kernels import reference_particles as reference
 from napari_aprcnn._kernels.triton import conv as conv_module
-from napari_aprcnn._kernels.triton import operators
 from napari_aprcnn._kernels.triton.choice import on_gpu
 from napari_aprcnn._kernels.triton.guard import why_not
-from synthetic_trees import Stage, batch, scattered_boxes, stage, tree_from_fine_cells
+from synthetic_trees import Stage, scattered_boxes, stage, tree_from_fine_cells
 
 KERNELS = [(3, 3, 3), (1, 3, 3), (5, 5, 5), (1, 1, 1)]
-TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-interpreter_only = pytest.mark.skipif(not INTERPRETED, reason="tests/nn/test_on_gpu.py has layers on a GPU")
-gpu_only = pytest.mark.skipif(INTERPRETED, reason="needs a GPU")
-
-
-class OnGPU:
-    """The kernels' operators for tensors on the CPU, run on the GPU. Lists of ranges (int64) belong on the CPU."""
-
-    def __init__(self) -> None:
-        self.moved: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def there(self, part: Any) -> Any:
-        if not isinstance(part, Tensor) or part.dtype == torch.int64:
-            return part
-        if part.dtype != torch.int32:
-            return part.cuda()
-        # The same table is the same tensor there, too: what is derived from it is kept.
-        return self.moved.setdefault(id(part), (part, part.cuda()))[1]
-
-    def back(self, part: Any) -> Any:
-        if isinstance(part, tuple | list):
-            return tuple(self.back(one) for one in part)
-        return part.cpu() if isinstance(part, Tensor) else part
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        operator = getattr(operators, name)
-        return lambda *parts: self.back(operator(*(self.there(part) for part in parts)))
-
-
-ops: Any = operators if INTERPRETED else OnGPU()
-torch.backends.cudnn.allow_tf32 = False
-
-
-def odd_tree() -> object:
-    """One voxel-fine spot and a corner at the odd end of the grid: six levels, clipped blocks of all kinds."""
-    fine = torch.zeros(11, 10, 9, dtype=torch.bool)
-    fine[4, 5, 3] = fine[10, 9, 8] = fine[0, 9, 4] = True
-    return tree_from_fine_cells((21, 19, 17), fine)
-
-
-def items(depth: int, kernel: tuple[int, int, int]) -> Stage:
-    """Two items, ragged."""
-    return batch([stage(odd_tree(), depth, kernel), stage(scattered_boxes((9, 7, 5), 0.05), depth, kernel)])
-
-
-def random(*shape: int, seed: int, dtype: torch.dtype) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def same(got: Tensor, expected: Tensor, tolerance: float | None = None) -> None:
-    """Equal up to rounding, relative to the largest value."""
-    assert got.shape == expected.shape
-    got, expected = got.detach(), expected.detach()
-    error = float((got.double() - expected.double()).abs().max()) if got.numel() else 0.0
-    limit = TOLERANCE.get(got.dtype, 2e-5) if tolerance is None else tolerance
-    assert error <= limit * max(1.0, float(expected.abs().max()) if expected.numel() else 1.0), error
 
 
 def reference_conv(x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, s: Stage) -> Tensor:
@@ -94,18 +41,6 @@ def reference_conv(x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None,
         patches = extended[s.neighbours[row0:row1].long()]
         out[row0:row1] = torch.einsum("nkc,ock->no", patches, weight[depth].flatten(2))
     return out if bias is None else out + bias
-
-
-def case(s: Stage, cin: int, cout: int, kernel: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    depths = int(s.segments[:, 2].max()) + 1
-    x = random(s.rows, cin, seed=1, dtype=dtype)
-    tree = random(s.tree_rows + 1, cin, seed=2, dtype=dtype)
-    tree[-1] = 0
-    scale = (cin * kernel[0] * kernel[1] * kernel[2]) ** -0.5
-    weight = (random(depths, cout, cin, *kernel, seed=3, dtype=torch.float32) * scale).to(dtype)
-    bias = random(cout, seed=4, dtype=dtype)
-    grad = random(s.rows, cout, seed=5, dtype=dtype)
-    return x, tree, weight, bias, grad
 
 
 CONV_CASES = [
@@ -126,11 +61,7 @@ CONV_CASES = [
 ]
 
 
-# The interpreter gets bfloat16 wrong.
-ON_GPU_CASES = [(k, i, o, d, torch.bfloat16) for k, i, o, d, dtype in CONV_CASES if dtype == torch.float16]
-
-
-@pytest.mark.parametrize(("kernel", "cin", "cout", "depth", "dtype"), CONV_CASES + ON_GPU_CASES * (not INTERPRETED))
+@pytest.mark.parametrize(("kernel", "cin", "cout", "depth", "dtype"), cases(*CONV_CASES))
 def test_conv_forward_and_all_gradients(
     kernel: tuple[int, int, int], cin: int, cout: int, depth: int, dtype: torch.dtype
 ) -> None:
@@ -258,7 +189,10 @@ def reference_tree(x: Tensor, s: Stage) -> Tensor:
     return torch.stack([*values[s.rows :], torch.zeros_like(x[0])])
 
 
-@pytest.mark.parametrize(("channels", "dtype"), [(1, torch.float32), (5, torch.float32), (16, torch.float16)])
+@pytest.mark.parametrize(
+    ("channels", "dtype"),
+    cases((1, torch.float32), (5, torch.float32), (16, torch.float16)),
+)
 @pytest.mark.parametrize("depth", [0, 1, 4])
 def test_tree_values(channels: int, dtype: torch.dtype, depth: int) -> None:
     s = items(depth, (1, 1, 1)) if depth < 4 else stage(odd_tree(), depth, (1, 1, 1))
@@ -286,7 +220,10 @@ def reference_pool(x: Tensor, s: Stage, rows_out: int) -> tuple[Tensor, Tensor]:
     return out, slots
 
 
-@pytest.mark.parametrize(("channels", "dtype"), [(1, torch.float32), (5, torch.float32), (72, torch.float16)])
+@pytest.mark.parametrize(
+    ("channels", "dtype"),
+    cases((1, torch.float32), (5, torch.float32), (72, torch.float16)),
+)
 @pytest.mark.parametrize("depth", [0, 2])
 def test_pool_and_upsample(channels: int, dtype: torch.dtype, depth: int) -> None:
     s, coarse = items(depth, (1, 1, 1)), items(depth + 1, (1, 1, 1))
@@ -331,7 +268,10 @@ def test_pool_takes_minus_infinity_and_nan_as_torch_does() -> None:
     assert int(slot.max()) < 8
 
 
-@pytest.mark.parametrize(("channels", "dtype"), [(1, torch.float32), (3, torch.float16), (20, torch.float32)])
+@pytest.mark.parametrize(
+    ("channels", "dtype"),
+    cases((1, torch.float32), (3, torch.float16), (20, torch.float32)),
+)
 @pytest.mark.parametrize("depth", [0, 1])
 def test_voxels_and_cells(channels: int, dtype: torch.dtype, depth: int) -> None:
     fine = torch.zeros(17, 3, 4, dtype=torch.bool)
@@ -385,11 +325,10 @@ def test_the_package_s_own_reference_says_the_same() -> None:
     same(ops.restrict_filters_back(weight, 1), reference.restrict_back(weight, 1))
 
 
-@interpreter_only
 def test_registered_operators_run_the_kernels_and_build_tables_once(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = (3, 3, 3)
-    s, coarse = items(1, kernel), items(2, kernel)
-    x, _, weight, bias, grad = case(s, 4, 4, kernel, torch.float32)
+    s, coarse = placed(items(1, kernel)), items(2, kernel)
+    x, _, weight, bias, grad = (part.to(DEVICE) for part in case(s, 4, 4, kernel, torch.float32))
     slabs = torch.zeros(0, 5, dtype=torch.int64)
     built = []
     build = conv_module.conv_tables

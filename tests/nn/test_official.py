@@ -7,12 +7,25 @@ import pytest
 import torch
 
 from napari_aprcnn import nn
+from napari_aprcnn._kernels.dispatch import instruction_sets
 from napari_aprcnn._kernels.particle_stages import pool, upsample
 from napari_aprcnn._kernels.particles import fill_tree, restrict_filters
 from napari_aprcnn.apr.tree import ParticleTree
 
 pytestmark = [pytest.mark.shared, pytest.mark.usefixtures("kernels")]
 TREES = ["cr_124", "sphere_diff_dims"]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=needs_gpu)])
+def device(request, kernels):
+    """Where the layers run; on a GPU in full float32, once for all instruction sets of the CPU."""
+    if request.param == "cuda" and kernels != instruction_sets()[0]:
+        pytest.skip("the same GPU again")
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield torch.device(request.param, 0) if request.param == "cuda" else torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.fixture
@@ -36,13 +49,13 @@ def tree_named(load):
 
 def close(got, expected, rtol=1e-4, atol=2e-5):
     np.testing.assert_allclose(
-        np.asarray(got.detach() if isinstance(got, torch.Tensor) else got), expected, rtol=rtol, atol=atol
+        np.asarray(got.detach().cpu() if isinstance(got, torch.Tensor) else got), expected, rtol=rtol, atol=atol
     )
 
 
-def rows_of(array):
+def rows_of(array, device):
     """[1, channels, rows] to [rows, channels]."""
-    return torch.from_numpy(array[0].T.copy())
+    return torch.from_numpy(array[0].T.copy()).to(device)
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -63,24 +76,24 @@ def test_structure(load, tree_named, name):
 
 @pytest.mark.parametrize("name", TREES)
 @pytest.mark.parametrize("depth", [0, 1])
-def test_tree_of_means(load, tree_named, name, depth):
+def test_tree_of_means(load, device, tree_named, name, depth):
     vectors, stage = load(f"filltree_{name}"), nn.Forest(tree_named(name)).stage(depth)
-    x = torch.from_numpy(vectors[f"x_ld{depth}"])[:, None]
-    close(fill_tree(x, stage.children(), stage.node_ranges())[:-1, 0], vectors[f"tree_ld{depth}"])
+    x = torch.from_numpy(vectors[f"x_ld{depth}"])[:, None].to(device)
+    close(fill_tree(x, stage.children(device), stage.node_ranges())[:-1, 0], vectors[f"tree_ld{depth}"])
 
 
 @pytest.mark.parametrize("banks", [1, 2, 3])
 @pytest.mark.parametrize("kernel", ["333", "555", "133"])
-def test_restriction(load, banks, kernel):
+def test_restriction(load, device, banks, kernel):
     vectors = load("restrict")
-    weight = torch.from_numpy(vectors[f"w_{kernel}_eta{banks}"]).requires_grad_()
+    weight = torch.from_numpy(vectors[f"w_{kernel}_eta{banks}"]).to(device).requires_grad_()
     expected, grad = vectors[f"exp_{kernel}_eta{banks}"], vectors[f"gexp_{kernel}_eta{banks}"]
     # The official 1x3x3 restriction is 2^k too large, as their own note says.
     scale = 2.0 ** np.maximum(np.arange(9) - (banks - 1), 0) if kernel == "133" else np.ones(9)
     scale = scale.reshape(-1, 1, 1, 1, 1, 1).astype(np.float32)
     out = restrict_filters(weight, 9)
     close(out, expected / scale)
-    out.backward(torch.from_numpy(grad / scale if kernel != "133" else grad))
+    out.backward(torch.from_numpy(grad / scale if kernel != "133" else grad).to(device))
     if kernel != "133":
         close(weight.grad, vectors[f"gw_{kernel}_eta{banks}"])
 
@@ -98,74 +111,77 @@ CONVS = [
 
 
 @pytest.mark.parametrize("name", CONVS)
-def test_convolution(load, tree_named, name):
+def test_convolution(load, device, tree_named, name):
     vectors = load(name)
     weight, bias = torch.from_numpy(vectors["weight"]), torch.from_numpy(vectors["bias"])
     layer = nn.APRConv(weight.shape[2], weight.shape[1], tuple(weight.shape[3:]), filter_banks=weight.shape[0])
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
+    layer.to(device)
     stage = nn.Forest(tree_named(str(vectors["aprs"][0]))).stage(int(vectors["level_deltas"][0]))
-    x = rows_of(vectors["x"]).requires_grad_()
+    x = rows_of(vectors["x"], device).requires_grad_()
     out = layer(nn.ParticleTensor(x, stage)).features
     close(out, vectors["out"][0].T)
     if "grad_out" in vectors:
-        out.backward(rows_of(vectors["grad_out"]))
+        out.backward(rows_of(vectors["grad_out"], device))
         close(x.grad, vectors["grad_x"][0].T)
         for got, expected in ((layer.weight.grad, "grad_weight"), (layer.bias.grad, "grad_bias")):
-            error = np.abs(got.numpy() - vectors[expected]).max()
+            error = np.abs(got.cpu().numpy() - vectors[expected]).max()
             assert error <= 1e-4 * np.linalg.norm(vectors[expected])
 
 
-def test_pooling(load, tree_named):
+def test_pooling(load, device, tree_named):
     vectors, forest = load("maxpool_cr_124"), nn.Forest(tree_named("cr_124"))
     for depth in range(3):
         stage = forest.stage(depth)
-        x = rows_of(vectors[f"x_ld{depth}"]).requires_grad_()
-        out, _ = pool(x, stage.pool_children(), stage.pool_ranges(), stage.coarser().rows)
+        x = rows_of(vectors[f"x_ld{depth}"], device).requires_grad_()
+        out, _ = pool(x, stage.pool_children(device), stage.pool_ranges(), stage.coarser().rows)
         close(out, vectors[f"out_ld{depth}"][0].T)
-        out.backward(rows_of(vectors[f"grad_out_ld{depth}"]))
+        out.backward(rows_of(vectors[f"grad_out_ld{depth}"], device))
         close(x.grad, vectors[f"grad_x_ld{depth}"][0].T)
 
 
-def test_upsampling(load, tree_named):
+def test_upsampling(load, device, tree_named):
     vectors, forest = load("upsample_cr_124"), nn.Forest(tree_named("cr_124"))
     for depth in (1, 2, 3):
         fine = forest.stage(depth - 1)
-        x = rows_of(vectors[f"x_ld{depth}"]).requires_grad_()
-        out = upsample(x, fine.pool_children(), fine.pool_ranges(), fine.rows)
+        x = rows_of(vectors[f"x_ld{depth}"], device).requires_grad_()
+        out = upsample(x, fine.pool_children(device), fine.pool_ranges(), fine.rows)
         close(out, vectors[f"out_ld{depth}"][0].T)
-        out.backward(rows_of(vectors[f"grad_out_ld{depth}"]))
+        out.backward(rows_of(vectors[f"grad_out_ld{depth}"], device))
         close(x.grad, vectors[f"grad_x_ld{depth}"][0].T)
 
 
 @pytest.mark.parametrize(("name", "depths"), [("cr_124", [2]), ("sphere_diff_dims", [1, 2])])
-def test_reconstruct_and_sample(load, tree_named, name, depths):
+def test_reconstruct_and_sample(load, device, tree_named, name, depths):
     vectors, forest = load(f"recon_sample_{name}"), nn.Forest(tree_named(name))
     for depth in depths:
         stage = forest.stage(depth)
-        image = nn.Reconstruct()(nn.ParticleTensor(rows_of(vectors[f"x_ld{depth}"]), stage))
+        image = nn.Reconstruct()(nn.ParticleTensor(rows_of(vectors[f"x_ld{depth}"], device), stage))
         close(image, vectors[f"recon_ld{depth}"])
-        sampled = nn.Sample()(torch.from_numpy(vectors[f"pix_ld{depth}"]), stage)
+        sampled = nn.Sample()(torch.from_numpy(vectors[f"pix_ld{depth}"]).to(device), stage)
         close(sampled.features.T[None], vectors[f"sampled_ld{depth}"])
 
 
-def test_whole_unet(load, tree_named):
+def test_whole_unet(load, device, tree_named):
     """A U-Net of the official code: output, gradient of the input and of every parameter."""
     vectors = load("model_aprunet_cr_124")
     net = _SmallUNet()
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             parameter.copy_(torch.from_numpy(vectors[f"param/{name}"]).reshape(parameter.shape))
-    x = rows_of(vectors["x"]).requires_grad_()
+    net.to(device)
+    x = rows_of(vectors["x"], device).requires_grad_()
     out = net(nn.ParticleTensor(x, nn.Forest(tree_named("cr_124")).stage(0))).features
     close(out, vectors["out0"][0].T, rtol=1e-3, atol=1e-4)
-    out.backward(rows_of(vectors["grad_out0"]))
+    out.backward(rows_of(vectors["grad_out0"], device))
     scale = np.abs(vectors["grad_x"]).max()
     close(x.grad, vectors["grad_x"][0].T, rtol=1e-3, atol=1e-3 * scale)
     for name, parameter in net.named_parameters():
         expected = vectors[f"grad/{name}"].reshape(parameter.shape)
-        assert np.linalg.norm(parameter.grad.numpy() - expected) <= 1e-3 * max(np.linalg.norm(expected), 1e-3), name
+        error = np.linalg.norm(parameter.grad.cpu().numpy() - expected)
+        assert error <= 1e-3 * max(np.linalg.norm(expected), 1e-3), name
 
 
 class _Block(torch.nn.Module):

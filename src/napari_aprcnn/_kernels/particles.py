@@ -66,6 +66,10 @@ def restrict_filters(weight: Tensor, depths: int) -> Tensor:
     torch.Tensor
         [depths, out, in, kz, ky, kx].
     """
+    kernel = on_gpu("restrict_filters", weight)
+    if kernel is not None:
+        found: Tensor = kernel(weight, depths)
+        return found
     module = compiled_for(weight)
     if module is None:
         return reference.restrict(weight, depths)
@@ -85,6 +89,10 @@ def _(weight: Tensor, depths: int) -> Tensor:
 
 @operator("restrict_filters_back")
 def _restrict_filters_back(grad: Tensor, banks: int) -> Tensor:
+    kernel = on_gpu("restrict_filters_back", grad)
+    if kernel is not None:
+        found: Tensor = kernel(grad, banks)
+        return found
     module = compiled_for(grad)
     if module is None:
         return reference.restrict_back(grad, banks)

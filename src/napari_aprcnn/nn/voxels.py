@@ -13,13 +13,18 @@ from napari_aprcnn.nn.tensor import ParticleTensor
 __all__ = ["Reconstruct", "Sample"]
 
 
+def _item_cells(cells: Tensor, rows: slice) -> Tensor:
+    """Cells of one tree. Those of an only tree stay the same tensor, for which a GPU keeps what it derives."""
+    return cells if rows == slice(0, len(cells)) else cells[rows]
+
+
 def dense_items(x: ParticleTensor) -> list[Tensor]:
     """Piecewise constant image of every tree, [1, channels, z, y, x] each; channels lie last in memory."""
     starts, cells = x.stage.starts, x.stage.cells(x.device)
     out = []
     for item in range(x.batch_size):
         rows = slice(starts[item], starts[item + 1])
-        dense = reconstruct(x.features[rows], cells[rows], list(x.stage.grid_shape(item)))
+        dense = reconstruct(x.features[rows], _item_cells(cells, rows), list(x.stage.grid_shape(item)))
         # The batch axis comes first: added after the permutation its stride would be the number of channels, and
         # torch's BatchNorm3d gives wrong gradients for such strides (torch 2.13, CPU).
         out.append(dense[None].permute(0, 4, 1, 2, 3))
@@ -74,5 +79,5 @@ class Sample(nn.Module):
                     f"got a grid of {tuple(dense.shape[2:])}, expected {stage.grid_shape(item)} at {stage}"
                 )
             rows = slice(starts[item], starts[item + 1])
-            parts.append(cell_means(dense[item].permute(1, 2, 3, 0).contiguous(), cells[rows]))
+            parts.append(cell_means(dense[item].permute(1, 2, 3, 0).contiguous(), _item_cells(cells, rows)))
         return ParticleTensor(parts[0] if len(parts) == 1 else torch.cat(parts), stage)

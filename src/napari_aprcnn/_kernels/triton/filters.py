@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,10 +22,15 @@ def restriction_matrix(edge: int, k: int) -> Tensor:
 
 
 def _matrices(kernel: Sequence[int], first: int, number: int, like: Tensor) -> list[Tensor]:
-    return [
-        torch.stack([restriction_matrix(edge, k) for k in range(first, first + number)]).to(like.device, like.dtype)
-        for edge in kernel
-    ]
+    return [_matrix(edge, first, number, like.device, like.dtype) for edge in kernel]
+
+
+@cache
+def _matrix(edge: int, first: int, number: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Made once: every copy to a GPU makes the host wait. A tensor that gradients may use, whoever asks first."""
+    with torch.inference_mode(False):
+        steps = [restriction_matrix(edge, k) for k in range(first, first + number)]
+        return torch.stack(steps).to(device, dtype)
 
 
 def restrict_filters(weight: Tensor, depths: int) -> Tensor:
