@@ -107,6 +107,12 @@ def _config(name: str, seed: int, channels: int, steps: int) -> Any:
     )  # fmt: skip
 
 
+def _targets_of(name: str) -> str:
+    """Head that the crops of a network have targets for. Targets of voxels are made from the labels."""
+    fields = NETWORKS[name]
+    return "three_class" if fields["particle_stages"] == 0 else str(fields["head"])
+
+
 def _make_crops(key: tuple[str, int, str], first: int, last: int, channels: int, steps: int) -> bytes:
     from napari_aprcnn.train.volume_crops import VolumeCrops
 
@@ -134,7 +140,7 @@ def _trained(
         net.load_state_dict({key: value.float() for key, value in load_file(kept).items()})
         return net.eval(), float(json.loads(kept.with_suffix(".json").read_text())["train_s"])
     start = time.perf_counter()
-    crops = _CROPS.get((data, seed, config.network.head))
+    crops = _CROPS.get((data, seed, _targets_of(name)))
     with tempfile.TemporaryDirectory() as folder:
         net = fit_volumes(config, run_dir=folder, labelled=_SETS[data]["train"], crops=crops, accelerator=device).cpu()
     seconds = time.perf_counter() - start
@@ -337,7 +343,7 @@ def _run_all(options: argparse.Namespace) -> None:
         return
     fork = multiprocessing.get_context("fork")
     untrained = [run for run in wanted if options.keep is None or not _kept(options.keep, *run).exists()]
-    keys = sorted({(data, seed, str(NETWORKS[name]["head"])) for data, name, seed, *_ in untrained})
+    keys = sorted({(data, seed, _targets_of(name)) for data, name, seed, *_ in untrained})
     parts = [(key, first) for key in keys for first in range(0, options.steps, 20)]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=fork) as pool:
         for key in keys:
