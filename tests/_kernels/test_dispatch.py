@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from napari_aprcnn import _kernels
 from napari_aprcnn._kernels import dispatch
@@ -110,6 +111,24 @@ def test_an_error_of_the_callable_reaches_the_caller():
 
     with pytest.raises(KeyError, match="from the callable"):
         _kernels.follow_flows(flows, inside, n_steps=10_000, should_cancel=fail)
+
+
+def test_never_more_threads_than_torch_was_told_to_use():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert dispatch.default_threads(None) == 1
+        assert dispatch.default_threads(3) == 3  # as given
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_number_of_threads_without_torch(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert dispatch.default_threads(None) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
+    assert dispatch.default_threads(None) >= 1
 
 
 @needs_extension

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -81,14 +82,21 @@ def use_kernels(name: str = "auto") -> str:
 
 
 def default_threads(threads: int | None) -> int:
-    """Number of threads to use: as given, or as many cores as this process may use."""
+    """Number of threads to use: as given, or as many cores as this process may use.
+
+    Never more than torch was told to use (``OMP_NUM_THREADS``, `torch.set_num_threads`, a worker of a data loader): the
+    threads are torch's, and where several processes share a machine, teams of all its cores wait for one another.
+    """
     if threads is not None:
         if threads < 1:
             raise ValueError(f"got {threads} threads, expected at least 1")
         return threads
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        return max(1, min(cores, torch.get_num_threads()))
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores, int(wanted))) if wanted.isdecimal() else cores
 
 
 use_kernels(os.environ.get("APRCNN_KERNELS", "auto").strip().lower())
