@@ -94,7 +94,7 @@ def default_threads(threads: int | None) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "get_num_threads"):
-        return max(1, min(cores, torch.get_num_threads()))
+        return max(1, min(cores, int(torch.get_num_threads())))
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(cores, int(wanted))) if wanted.isdecimal() else cores
 
