@@ -36,8 +36,16 @@ class Conv(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, layer: nn.Module, *, scale: Tensor | None = None, shift: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        layer: nn.Module,
+        *,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        merge_tiny: bool = True,
+    ) -> None:
         super().__init__()
+        self.merge_tiny = merge_tiny
         self.spread = self.padding = 0
         self.dilation = 1
         depthwise = None
@@ -63,7 +71,7 @@ class Conv(nn.Module):
         padding = cast("int", first.padding[0])
         self.dilation = first.dilation[0]
         depthwise = first.weight.double()
-        if first.kernel_size == (1, 1) or first.in_channels <= TINY_CHANNELS:
+        if first.kernel_size == (1, 1) or (self.merge_tiny and first.in_channels <= TINY_CHANNELS):
             self.padding = padding
             return None, mix * depthwise[:, 0][None], bias
         self.spread = padding

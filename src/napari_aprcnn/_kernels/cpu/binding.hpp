@@ -38,5 +38,6 @@ void bind_tree(nb::module_& m);       // level grid -> rows of particles and nod
 void bind_particles(nb::module_& m);  // convolution, pooling, ... over the tables
 void bind_norms(nb::module_& m);      // normalisation of feature rows
 void bind_stars(nb::module_& m);       // distances along rays to the border of labels
+void bind_planes(nb::module_& m);      // networks of separable convolutions on planes
 
 }  // namespace aprcnn

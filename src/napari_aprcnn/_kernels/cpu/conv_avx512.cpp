@@ -2,6 +2,7 @@
 #define APRCNN_CONV_TABLE conv_avx512
 #define APRCNN_ROWS_TABLE rows_avx512
 #define APRCNN_NORMS_TABLE norms_avx512
+#define APRCNN_PLANES_TABLE planes_avx512
 #define APRCNN_CONV_NAME "avx512"
 #define APRCNN_REGISTERS 32
 #define APRCNN_LANES 16
@@ -15,4 +16,5 @@
 #include "conv.inc"
 #include "rows.inc"
 #include "norms.inc"
+#include "planes.inc"
 #endif

@@ -2,6 +2,7 @@
 #define APRCNN_CONV_TABLE conv_plain
 #define APRCNN_ROWS_TABLE rows_plain
 #define APRCNN_NORMS_TABLE norms_plain
+#define APRCNN_PLANES_TABLE planes_plain
 #if defined(__aarch64__) || defined(_M_ARM64)
 #define APRCNN_CONV_NAME "neon"
 #define APRCNN_REGISTERS 32
@@ -22,3 +23,4 @@
 #include "conv.inc"
 #include "rows.inc"
 #include "norms.inc"
+#include "planes.inc"

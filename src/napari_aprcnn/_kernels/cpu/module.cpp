@@ -44,6 +44,7 @@ NB_MODULE(_cpu, m) {
     bind_particles(m);
     bind_norms(m);
     bind_stars(m);
+    bind_planes(m);
 
     bind_compact<uint8_t>(m);
     bind_compact<uint16_t>(m);

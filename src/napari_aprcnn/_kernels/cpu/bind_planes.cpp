@@ -1,0 +1,155 @@
+#include "binding.hpp"
+#include "planes.hpp"
+
+namespace aprcnn {
+
+namespace {
+
+using namespace nb::literals;
+using Floats = Array<const float>;
+
+// Sizes are checked here, as the kernels read where they are told to.
+const float* floats(const nb::handle& given, int64_t size, const char* what) {
+    const Floats array = nb::cast<Floats>(given, false);  // no copy: the caller holds the memory
+    same_size(array.size(), size, what);
+    return array.data();
+}
+
+// (weights, bias, channels); None for none.
+Pointwise pointwise_of(const nb::object& given) {
+    Pointwise out;
+    if (given.is_none()) return out;
+    const nb::tuple parts = nb::cast<nb::tuple>(given);
+    const Floats bias = nb::cast<Floats>(parts[1], false);
+    out.channels = nb::cast<int64_t>(parts[2]);
+    out.columns = static_cast<int64_t>(bias.size());
+    if (out.channels < 1 || out.columns % planes_table().lanes != 0)
+        throw std::invalid_argument("the columns of a pointwise convolution are no whole registers");
+    out.weights = floats(parts[0], out.channels * out.columns, "weights do not fit the channels");
+    out.bias = bias.data();
+    return out;
+}
+
+// (taps, dilation, pointwise), the taps of that many channels.
+Separable separable_of(const nb::tuple& given, int64_t channels) {
+    Separable out;
+    out.taps = floats(given[0], 9 * channels, "taps do not fit the channels");
+    out.dilation = nb::cast<int64_t>(given[1]);
+    if (out.dilation != 1 && out.dilation != 2) throw std::invalid_argument("dilation: expected 1 or 2");
+    out.mix = pointwise_of(nb::cast<nb::object>(given[2]));
+    if (out.mix.weights == nullptr || out.mix.channels > channels)
+        throw std::invalid_argument("a pointwise convolution does not fit the depthwise one");
+    return out;
+}
+
+void check_rows(int64_t first, int64_t last, int64_t height) {
+    if (first < 0 || first > last || last > height) throw std::invalid_argument("rows lie outside the image");
+}
+
+}  // namespace
+
+void bind_planes(nb::module_& m) {
+    m.def("planes_lanes", [] { return planes_table().lanes; });
+
+    m.def("planes_pair", [](const Floats& x, int source, const Floats& scale, const Floats& shift, const nb::tuple& first,
+                            const nb::tuple& second, nb::object add, nb::object add_scale, bool identity, nb::object projection,
+                            nb::object head, const Array<float>& out, int64_t from, int64_t to, int threads) {
+        PairBlock block;
+        if (x.ndim() != 3 || out.ndim() != 3 || source < 0 || source > 2) throw std::invalid_argument("expected [y][x][channel]");
+        block.x = x.data();
+        block.x_channels = static_cast<int64_t>(x.shape(2));
+        block.source = static_cast<Source>(source);
+        block.height = static_cast<int64_t>(x.shape(0));
+        block.width = static_cast<int64_t>(x.shape(1));
+        if (block.source == Source::pooled) block.height /= 2, block.width /= 2;
+        if (block.source == Source::doubled) block.height *= 2, block.width *= 2;
+        const Floats taps = nb::cast<Floats>(first[0], false);
+        block.channels = static_cast<int64_t>(taps.size()) / 9;
+        if (block.channels % planes_table().lanes != 0 || block.x_channels > block.channels ||
+            (block.x_channels < block.channels && block.source != Source::direct))
+            throw std::invalid_argument("channels are no whole registers");
+        same_size(scale.size(), block.x_channels, "scale does not fit the channels");
+        same_size(shift.size(), block.x_channels, "shift does not fit the channels");
+        block.scale = scale.data();
+        block.shift = shift.data();
+        block.first = separable_of(first, block.channels);
+        block.second = separable_of(second, block.first.mix.columns);
+        const int64_t middle = block.first.mix.columns, columns = block.second.mix.columns;
+        if (!add.is_none()) {
+            block.add = floats(add, block.height * block.width * middle, "add does not fit the image");
+            block.add_scale = floats(add_scale, middle, "add_scale does not fit the channels");
+        }
+        block.identity = identity;
+        block.projection = pointwise_of(projection);
+        const bool same = block.source == Source::direct && block.x_channels == columns;
+        if ((identity && !same) || (block.projection.weights != nullptr && (block.projection.columns != columns ||
+                                                                            block.projection.channels != block.x_channels)))
+            throw std::invalid_argument("the residual does not fit");
+        int64_t size = block.height * block.width * columns;
+        if (!head.is_none()) {
+            const nb::tuple parts = nb::cast<nb::tuple>(head);
+            block.head = pointwise_of(nb::cast<nb::object>(parts[0]));
+            block.head_scale = floats(parts[1], columns, "the head does not fit the channels");
+            block.head_shift = floats(parts[2], columns, "the head does not fit the channels");
+            block.heads = static_cast<int64_t>(out.shape(0));
+            if (block.head.channels != columns || block.heads > block.head.columns || block.head.columns > 64)
+                throw std::invalid_argument("the head does not fit the channels");
+            size = block.heads * block.height * block.width;
+        }
+        same_size(out.size(), size, "out does not fit the image");
+        check_rows(from, to, block.height);
+        block.out = out.data();
+        const nb::gil_scoped_release released;
+        run_pair(block, from, to, threads);
+    }, "x"_a.noconvert(), "source"_a, "scale"_a.noconvert(), "shift"_a.noconvert(), "first"_a, "second"_a, "add"_a.none(),
+          "add_scale"_a.none(), "identity"_a, "projection"_a.none(), "head"_a.none(), "out"_a.noconvert(), "from"_a, "to"_a,
+          "threads"_a);
+
+    // scales: (skip, add_scale, shift or None, taps, upper or None, lower or None), the finest first.
+    m.def("planes_plain_decoder", [](const nb::tuple& scales, nb::object last, nb::object head, const Array<float>& out,
+                                     int64_t from, int64_t to, int threads) {
+        PlainDecoder net;
+        if (nb::len(scales) != 4 || out.ndim() != 3) throw std::invalid_argument("expected four scales and planes");
+        net.heads = static_cast<int64_t>(out.shape(0));
+        net.height = static_cast<int64_t>(out.shape(1));
+        net.width = static_cast<int64_t>(out.shape(2));
+        if (net.height % 8 != 0 || net.width % 8 != 0) throw std::invalid_argument("expected multiples of 8 pixels");
+        for (int s = 0; s < 4; ++s) {
+            const nb::tuple parts = nb::cast<nb::tuple>(scales[s]);
+            PlainScale& one = net.scale[s];
+            one.channels = static_cast<int64_t>(nb::cast<Floats>(parts[3], false).size()) / 9;
+            if (one.channels < 1 || one.channels % planes_table().lanes != 0)
+                throw std::invalid_argument("channels are no whole registers");
+            one.taps = floats(parts[3], 9 * one.channels, "taps do not fit the channels");
+            one.skip = floats(parts[0], (net.height >> s) * (net.width >> s) * one.channels, "a skip does not fit the image");
+            one.add_scale = floats(parts[1], (s == 3 ? 1 : 2) * one.channels, "add_scale does not fit the channels");
+            if (s == 3) one.shift = floats(parts[2], one.channels, "shift does not fit the channels");
+            if (s == 0) continue;
+            for (int i = 0; i < 2; ++i) {
+                one.up[i] = pointwise_of(nb::cast<nb::object>(parts[4 + i]));
+                if (one.up[i].channels != one.channels || one.up[i].columns != 2 * net.scale[s - 1].channels)
+                    throw std::invalid_argument("an upsampling does not fit the channels");
+            }
+        }
+        net.last = pointwise_of(last);
+        net.head = pointwise_of(head);
+        if (net.last.channels != net.scale[0].channels || net.head.channels != net.last.columns || net.heads > net.head.columns)
+            throw std::invalid_argument("the head does not fit the channels");
+        check_rows(from, to, net.height);
+        net.out = out.data();
+        const nb::gil_scoped_release released;
+        run_plain_decoder(net, from, to, threads);
+    }, "scales"_a, "last"_a, "head"_a, "out"_a.noconvert(), "from"_a, "to"_a, "threads"_a);
+
+    m.def("planes_up", [](const Floats& x, nb::object upper, nb::object lower, const Array<float>& out, int threads) {
+        const Pointwise up[2] = {pointwise_of(upper), pointwise_of(lower)};
+        if (x.ndim() != 3 || up[0].channels != static_cast<int64_t>(x.shape(2)) || up[1].channels != up[0].channels ||
+            up[1].columns != up[0].columns)
+            throw std::invalid_argument("an upsampling does not fit the channels");
+        same_size(out.size(), static_cast<int64_t>(2 * x.shape(0) * x.shape(1)) * up[0].columns, "out does not fit the image");
+        const nb::gil_scoped_release released;
+        run_up(x.data(), static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)), up, out.data(), threads);
+    }, "x"_a.noconvert(), "upper"_a, "lower"_a, "out"_a.noconvert(), "threads"_a);
+}
+
+}  // namespace aprcnn

@@ -1,0 +1,356 @@
+#include "planes.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "conv.hpp"
+#include "parallel.hpp"
+
+namespace aprcnn {
+
+namespace {
+
+constexpr int64_t pad = 2;            // zero pixels on each side of a row: the largest dilation
+constexpr int64_t chunk_floats = 6144;  // of depthwise results that wait for their pointwise convolution: 24 KB
+
+// Memory of a thread, kept from call to call: fresh pages cost more than the arithmetic on them.
+class Scratch {
+  public:
+    // Room for so many floats in all; what was taken before is void.
+    void start(size_t floats) {
+        if (room_.size() < floats + 16) room_.resize(floats + 16);
+        const size_t address = reinterpret_cast<uintptr_t>(room_.data());
+        next_ = room_.data() + ((64 - address % 64) % 64) / sizeof(float);
+    }
+    float* take(size_t floats) {
+        float* taken = next_;
+        next_ += (floats + 15) / 16 * 16;
+        return taken;
+    }
+    float* zeros(size_t floats) {
+        float* taken = take(floats);
+        std::memset(taken, 0, floats * sizeof(float));
+        return taken;
+    }
+
+  private:
+    std::vector<float> room_;
+    float* next_ = nullptr;
+};
+
+Scratch& scratch() {
+    static thread_local Scratch kept;
+    return kept;
+}
+
+size_t rounded(int64_t floats) { return static_cast<size_t>((floats + 15) / 16 * 16); }
+
+// The last rows of a plane, and zeros outside it.
+class Ring {
+  public:
+    static size_t need(int64_t rows, int64_t width, int64_t channels) { return rounded((rows + 1) * row_floats(width, channels)); }
+    Ring() = default;
+    Ring(Scratch& from, int64_t rows, int64_t height, int64_t width, int64_t channels)
+        : rows_(rows), height_(height), channels_(channels), row_(row_floats(width, channels)),
+          memory_(from.zeros(static_cast<size_t>((rows + 1) * row_))) {}
+    float* row(int64_t y) const {
+        return memory_ + (y < 0 || y >= height_ ? rows_ : y % rows_) * row_ + pad * channels_;
+    }
+
+  private:
+    static int64_t row_floats(int64_t width, int64_t channels) { return (width + 2 * pad) * channels; }
+    int64_t rows_ = 0, height_ = 0, channels_ = 0, row_ = 0;
+    float* memory_ = nullptr;
+};
+
+int64_t chunk_of(int64_t channels) { return std::max<int64_t>(12, chunk_floats / channels / 12 * 12); }
+
+void twice(const float* from, int64_t pixels, int64_t channels, float* to) {
+    for (int64_t p = 0; p < pixels; ++p, from += channels, to += 2 * channels) {
+        std::memcpy(to, from, static_cast<size_t>(channels) * sizeof(float));
+        std::memcpy(to + channels, from, static_cast<size_t>(channels) * sizeof(float));
+    }
+}
+
+Mix mix_of(const Pointwise& of, const float* x, int64_t x_stride, float* out, int64_t out_stride) {
+    return {x, x_stride, of.channels, of.weights, of.bias, of.columns, nullptr, nullptr, 0, false, out, out_stride};
+}
+
+void scatter(const float* from, int64_t stride, int64_t pixels, int64_t planes, int64_t plane_size, float* out) {
+    for (int64_t c = 0; c < planes; ++c)
+        for (int64_t p = 0; p < pixels; ++p) out[c * plane_size + p] = from[p * stride + c];
+}
+
+// --- a pair of convolutions ----------------------------------------------------------------------------------------------
+
+class PairBand {
+  public:
+    PairBand(const PairBlock& block, Scratch& from) : b_(block), k_(planes_table()) {
+        const int64_t w = b_.width, c = b_.channels, m = b_.first.mix.columns, n = b_.second.mix.columns;
+        rows1_ = 2 * b_.first.dilation + 1;
+        rows2_ = 2 * b_.second.dilation + 1;
+        chunk1_ = chunk_of(c);
+        chunk2_ = chunk_of(m);
+        from.start(Ring::need(rows1_, w, c) + Ring::need(rows2_, w, m) + rounded(chunk1_ * c) + rounded(chunk2_ * m) +
+                   2 * rounded(w * c) + 2 * rounded(w * n) + 2 * rounded(chunk2_ * n) + rounded(chunk2_ * 64));
+        inner_ = Ring(from, rows1_, b_.height, w, c);
+        outer_ = Ring(from, rows2_, b_.height, w, m);
+        spread1_ = from.take(static_cast<size_t>(chunk1_ * c));
+        spread2_ = from.take(static_cast<size_t>(chunk2_ * m));
+        raw_ = from.take(static_cast<size_t>(w * c));
+        lines_ = from.take(static_cast<size_t>(w * c));
+        projected_ = from.take(static_cast<size_t>(w * n));
+        residual_ = from.take(static_cast<size_t>(w * n));
+        result_ = from.take(static_cast<size_t>(chunk2_ * n));
+        active_ = from.take(static_cast<size_t>(chunk2_ * n));
+        heads_ = from.take(static_cast<size_t>(chunk2_ * 64));
+    }
+
+    void run(int64_t first, int64_t last) {
+        const int64_t d1 = b_.first.dilation, d2 = b_.second.dilation;
+        for (int64_t y = first - d1 - d2; y < last + d1 + d2; ++y) {
+            if (y >= 0 && y < b_.height) make_inner(y);
+            const int64_t middle = y - d1;
+            if (middle >= std::max<int64_t>(0, first - d2) && middle < std::min(b_.height, last + d2)) make_outer(middle);
+            const int64_t done = middle - d2;
+            if (done >= first && done < last) make_result(done);
+        }
+    }
+
+  private:
+    const float* source_row(int64_t y) {
+        const int64_t w = b_.width, c = b_.x_channels;
+        if (b_.source == Source::direct) return b_.x + y * w * c;
+        if (b_.source == Source::doubled) return b_.x + y / 2 * (w / 2) * c;
+        const float* above = b_.x + 2 * y * 2 * w * c;
+        k_.pool(above, above + 2 * w * c, w, c, raw_);
+        return raw_;
+    }
+
+    void make_inner(int64_t y) {
+        const int64_t w = b_.width, c = b_.channels;
+        float* to = inner_.row(y);
+        if (b_.x_channels < c) {
+            const float* from = source_row(y);
+            for (int64_t p = 0; p < w; ++p)
+                for (int64_t i = 0; i < b_.x_channels; ++i)
+                    to[p * c + i] = std::max(0.0f, from[p * b_.x_channels + i] * b_.scale[i] + b_.shift[i]);
+        } else if (b_.source == Source::doubled) {
+            if (line_row_ != y / 2) k_.line(source_row(y), w / 2, c, b_.scale, b_.shift, lines_);
+            line_row_ = y / 2;
+            twice(lines_, w / 2, c, to);
+        } else {
+            k_.line(source_row(y), w, c, b_.scale, b_.shift, to);
+        }
+    }
+
+    void make_outer(int64_t y) {
+        const int64_t w = b_.width, c = b_.channels, m = b_.first.mix.columns, d = b_.first.dilation;
+        const float* rows[3] = {inner_.row(y - d), inner_.row(y), inner_.row(y + d)};
+        float* to = outer_.row(y);
+        for (int64_t x = 0; x < w; x += chunk1_) {
+            const int64_t n = std::min(chunk1_, w - x);
+            const float* at[3] = {rows[0] + x * c, rows[1] + x * c, rows[2] + x * c};
+            k_.depthwise(at, b_.first.taps, c, d, n, spread1_);
+            Mix mix = mix_of(b_.first.mix, spread1_, c, to + x * m, m);
+            mix.relu = true;
+            if (b_.add != nullptr) {
+                mix.add = b_.add + (y * w + x) * m;
+                mix.add_stride = m;
+                mix.add_scale = b_.add_scale;
+            }
+            k_.mix(mix, n);
+        }
+    }
+
+    // What is added to the result; null for nothing.
+    const float* residual(int64_t y) {
+        const int64_t w = b_.width, n = b_.second.mix.columns;
+        if (b_.identity) return b_.x + y * w * n;
+        if (b_.projection.weights == nullptr) return nullptr;
+        if (b_.source == Source::doubled) {
+            if (projected_row_ != y / 2) {
+                k_.mix(mix_of(b_.projection, source_row(y), b_.x_channels, projected_, n), w / 2);
+                twice(projected_, w / 2, n, residual_);
+            }
+            projected_row_ = y / 2;
+        } else {
+            k_.mix(mix_of(b_.projection, source_row(y), b_.x_channels, residual_, n), w);
+        }
+        return residual_;
+    }
+
+    void make_result(int64_t y) {
+        const int64_t w = b_.width, m = b_.first.mix.columns, n = b_.second.mix.columns, d = b_.second.dilation;
+        const float* rows[3] = {outer_.row(y - d), outer_.row(y), outer_.row(y + d)};
+        const float* extra = residual(y);
+        const bool ends = b_.head.weights != nullptr;
+        for (int64_t x = 0; x < w; x += chunk2_) {
+            const int64_t count = std::min(chunk2_, w - x);
+            const float* at[3] = {rows[0] + x * m, rows[1] + x * m, rows[2] + x * m};
+            k_.depthwise(at, b_.second.taps, m, d, count, spread2_);
+            Mix mix = mix_of(b_.second.mix, spread2_, m, ends ? result_ : b_.out + (y * w + x) * n, n);
+            if (extra != nullptr) {
+                mix.add = extra + x * n;
+                mix.add_stride = n;
+            }
+            k_.mix(mix, count);
+            if (!ends) continue;
+            k_.line(result_, count, n, b_.head_scale, b_.head_shift, active_);
+            k_.mix(mix_of(b_.head, active_, n, heads_, b_.head.columns), count);
+            scatter(heads_, b_.head.columns, count, b_.heads, b_.height * w, b_.out + y * w + x);
+        }
+    }
+
+    const PairBlock& b_;
+    const PlanesTable& k_;
+    int64_t rows1_, rows2_, chunk1_, chunk2_;
+    Ring inner_, outer_;
+    float *spread1_, *spread2_, *raw_, *lines_, *projected_, *residual_, *result_, *active_, *heads_;
+    int64_t line_row_ = -1, projected_row_ = -1;
+};
+
+// Bands of rows, one for each thread, or more where they are long: the rows around a band are computed twice.
+template <class Work>
+void in_bands(int64_t first, int64_t last, int64_t least, int threads, const Work& work) {
+    const int64_t rows = last - first;
+    int64_t count = std::max<int64_t>(1, std::min<int64_t>(threads, rows / least));
+    while (rows / (2 * count) >= 4 * least && count < 64) count *= 2;
+    parallel_for(count, threads, [&](int64_t i, int, const StopFlag&) {
+        // Even rows, as pairs of rows come from one row of the coarser scale.
+        const int64_t from = first + rows * i / count / 2 * 2, to = i + 1 == count ? last : first + rows * (i + 1) / count / 2 * 2;
+        if (from < to) work(from, to);
+    });
+}
+
+// --- the decoder without residuals -----------------------------------------------------------------------------------------
+
+class DecoderBand {
+  public:
+    DecoderBand(const PlainDecoder& net, int64_t first, int64_t last, Scratch& from) : net_(net), k_(planes_table()) {
+        size_t need = 0;
+        for (int s = 0; s < 4; ++s) {
+            need += Ring::need(4, width(s), net_.scale[s].channels) + rounded(chunk_of(net_.scale[s].channels) * net_.scale[s].channels);
+        }
+        const int64_t c = net_.scale[0].channels, chunk = chunk_of(c);
+        from.start(need + rounded(chunk * net_.last.columns) + rounded(chunk * net_.head.columns));
+        for (int s = 0; s < 4; ++s) {
+            ring_[s] = Ring(from, 4, height(s), width(s), net_.scale[s].channels);
+            spread_[s] = from.take(static_cast<size_t>(chunk_of(net_.scale[s].channels) * net_.scale[s].channels));
+        }
+        active_ = from.take(static_cast<size_t>(chunk * net_.last.columns));
+        heads_ = from.take(static_cast<size_t>(chunk * net_.head.columns));
+        // Depthwise rows that are needed at every scale, and rows of t around them.
+        wanted_[0] = {first, last};
+        for (int s = 0; s < 4; ++s) {
+            if (s > 0) wanted_[s] = {rows_[s - 1].first / 2, (rows_[s - 1].last + 1) / 2};
+            rows_[s] = {std::max<int64_t>(0, wanted_[s].first - 1), std::min(height(s), wanted_[s].last + 1)};
+        }
+    }
+
+    void run() {
+        const PlainScale& coarse = net_.scale[3];
+        for (int64_t y = rows_[3].first; y < rows_[3].last; ++y) {
+            k_.line(coarse.skip + y * width(3) * coarse.channels, width(3), coarse.channels, coarse.add_scale, coarse.shift,
+                    ring_[3].row(y));
+            arrived(3, y);
+        }
+    }
+
+  private:
+    struct Range {
+        int64_t first, last;
+        bool holds(int64_t y) const { return y >= first && y < last; }
+    };
+
+    int64_t height(int s) const { return net_.height >> s; }
+    int64_t width(int s) const { return net_.width >> s; }
+
+    // Row y of t is there: the row above it is complete, and y itself where the image ends.
+    void arrived(int s, int64_t y) {
+        if (wanted_[s].holds(y - 1)) convolve(s, y - 1);
+        if (y == height(s) - 1 && wanted_[s].holds(y)) convolve(s, y);
+    }
+
+    void convolve(int s, int64_t y) {
+        const int64_t w = width(s), c = net_.scale[s].channels, chunk = chunk_of(c);
+        const float* rows[3] = {ring_[s].row(y - 1), ring_[s].row(y), ring_[s].row(y + 1)};
+        for (int64_t x = 0; x < w; x += chunk) {
+            const int64_t n = std::min(chunk, w - x);
+            const float* at[3] = {rows[0] + x * c, rows[1] + x * c, rows[2] + x * c};
+            k_.depthwise(at, net_.scale[s].taps, c, 1, n, spread_[s]);
+            if (s > 0)
+                raise(s, y, x, n);
+            else
+                finish(y, x, n);
+        }
+        if (s > 0)
+            for (int64_t i = 0; i < 2; ++i)
+                if (rows_[s - 1].holds(2 * y + i)) arrived(s - 1, 2 * y + i);
+    }
+
+    void raise(int s, int64_t y, int64_t x, int64_t n) {
+        const PlainScale &from = net_.scale[s], &to = net_.scale[s - 1];
+        const int64_t both = 2 * to.channels;  // of two pixels
+        for (int64_t i = 0; i < 2; ++i) {
+            const int64_t row = 2 * y + i;
+            if (!rows_[s - 1].holds(row)) continue;
+            Mix mix = mix_of(from.up[i], spread_[s], from.channels, ring_[s - 1].row(row) + x * both, both);
+            mix.relu = true;
+            mix.add = to.skip + (row * width(s - 1)) * to.channels + x * both;
+            mix.add_scale = to.add_scale;
+            mix.add_stride = both;
+            k_.mix(mix, n);
+        }
+    }
+
+    void finish(int64_t y, int64_t x, int64_t n) {
+        Mix mix = mix_of(net_.last, spread_[0], net_.scale[0].channels, active_, net_.last.columns);
+        mix.relu = true;
+        k_.mix(mix, n);
+        k_.mix(mix_of(net_.head, active_, net_.last.columns, heads_, net_.head.columns), n);
+        scatter(heads_, net_.head.columns, n, net_.heads, net_.height * net_.width, net_.out + y * net_.width + x);
+    }
+
+    const PlainDecoder& net_;
+    const PlanesTable& k_;
+    Ring ring_[4];
+    float* spread_[4];
+    float *active_, *heads_;
+    Range wanted_[4], rows_[4];
+};
+
+}  // namespace
+
+const PlanesTable& planes_table() {
+#if defined(APRCNN_X86_VARIANTS)
+    const ConvTable* conv = &conv_table();
+    if (conv == &conv_avx512) return planes_avx512;
+    if (conv == &conv_avx2) return planes_avx2;
+#endif
+    return planes_plain;
+}
+
+void run_pair(const PairBlock& block, int64_t first, int64_t last, int threads) {
+    in_bands(first, last, 16, threads, [&](int64_t from, int64_t to) { PairBand(block, scratch()).run(from, to); });
+}
+
+void run_plain_decoder(const PlainDecoder& net, int64_t first, int64_t last, int threads) {
+    in_bands(first, last, 64, threads, [&](int64_t from, int64_t to) { DecoderBand(net, from, to, scratch()).run(); });
+}
+
+void run_up(const float* x, int64_t height, int64_t width, const Pointwise* up, float* out, int threads) {
+    const PlanesTable& k = planes_table();
+    parallel_for(height, threads, [&](int64_t y, int, const StopFlag&) {
+        for (int64_t i = 0; i < 2; ++i) {
+            const int64_t stride = up[i].columns;
+            k.mix(mix_of(up[i], x + y * width * up[i].channels, up[i].channels, out + (2 * y + i) * width * stride, stride), width);
+        }
+    });
+}
+
+}  // namespace aprcnn

@@ -1,0 +1,329 @@
+"""Separable networks of the family for inference on a CPU, in compiled kernels.
+
+A block's norm, ReLU, depthwise and pointwise convolutions, skip, style and residual are one pass over strips of rows in
+cache; the decoder of FasterCellpose v3 runs through all four scales and writes nothing between skips and output. The
+rewrites are those of `models.optimise`. See `docs/decisions/0011-fused-planes.md`.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_aprcnn._kernels import instruction_set, planes
+from napari_aprcnn.models.folding import Conv, Shuffle, affine, fold_projection
+from napari_aprcnn.models.layers import DeconvDecoderBlock, StyleUnit, style_vector
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_aprcnn.models.family import CellposeFamily
+    from napari_aprcnn.models.layers import EncoderBlock, ResidualDecoderBlock
+
+__all__ = ["FusedFamily", "can_fuse"]
+
+Check = Callable[[], None]
+SLAB_FLOATS = 1 << 24
+"""Values of a block's result between two questions whether to go on: some hundredths of a second."""
+
+
+def can_fuse(network: CellposeFamily) -> bool:
+    """Whether the kernels run this network: they are there, and its convolutions are separable."""
+    config = network.config
+    return planes.can_run() and config.separable and all(width % 16 == 0 for width in config.widths)
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(values.detach().float().numpy())
+
+
+class _Separable:
+    """Taps, dilation, and a pointwise convolution whose bias may get a shift by the style."""
+
+    def __init__(self, layer: nn.Module, *, channels: int, scale: Tensor | None = None, shift: Tensor | None = None) -> None:
+        conv = Conv(layer, scale=scale, shift=shift, merge_tiny=False)
+        depthwise = cast("Tensor", conv.depthwise)
+        self.taps = np.zeros((9, channels), np.float32)
+        self.taps[:, : depthwise.shape[0]] = depthwise[:, 0].flatten(1).t().float().numpy()
+        self.dilation = conv.dilation
+        self.weight, self.bias = _array(conv.weight[:, :, 0, 0]), _array(conv.bias)
+
+    def packed(self, shift: NDArray[np.float32] | None = None) -> tuple[Any, ...]:
+        return self.taps, self.dilation, planes.pack(self.weight, self.bias if shift is None else self.bias + shift)
+
+
+class _Style:
+    """Shift of a norm after ``x + Linear(style)``."""
+
+    def __init__(self, unit: StyleUnit, *, enabled: bool) -> None:
+        self.scale, shift = affine(unit.conv[0])
+        self.weight = _array(unit.full.weight.double() * self.scale[:, None])
+        self.bias = _array(unit.full.bias.double() * self.scale + shift)
+        self.enabled = enabled
+
+    def of(self, style: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.weight @ style + self.bias if self.enabled else self.bias
+
+
+def _norm(layer: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    scale, shift = affine(layer)
+    return _array(scale), _array(shift)
+
+
+def _projection(layer: nn.Sequential) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    conv = fold_projection(layer)
+    return _array(conv.weight[:, :, 0, 0]), _array(conv.bias)
+
+
+class _Pair:
+    """What `planes.pair` wants of two units, but for what the style decides."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, *, channels: int) -> None:
+        one, two = cast("Any", first), cast("Any", second)
+        between = two.conv if isinstance(second, StyleUnit) else two
+        before = one.conv if isinstance(first, StyleUnit) else one
+        scale, shift = affine(between[0])
+        styled = isinstance(second, StyleUnit)
+        self.norm = _norm(before[0])
+        self.first = _Separable(before[2], channels=channels, scale=scale, shift=None if styled else shift)
+        self.second = _Separable(between[2], channels=len(scale))
+        self.skip_scale = _array(scale)
+
+
+class FusedFamily(nn.Module):
+    """A separable network of the family in compiled kernels, float32; made by `for_inference`.
+
+    Weights are packed for the instruction set in use, anew when another one is chosen. Buffers are kept from call to
+    call, as fresh memory costs more than the arithmetic on it; `release` frees them.
+    """
+
+    def __init__(self, network: CellposeFamily) -> None:
+        super().__init__()
+        self.config = network.config
+        # In float64: what is folded is rounded once.
+        network = copy.deepcopy(network).cpu().double().eval()
+        self._decoder: Callable[[list[Any], NDArray[np.float32], int, Any, Check | None], None]
+        with torch.no_grad():
+            self._read_encoder(network)
+            if self.config.decoder == "deconv":
+                self._read_plain(network)
+                self._decoder = self._run_plain
+            else:
+                self._read_residual(network)
+                self._decoder = self._run_residual
+        self._packed: dict[tuple[str, int], Any] = {}
+        self._buffers: dict[str, NDArray[np.float32]] = {}
+        self._busy = threading.Lock()
+
+    # --- weights --------------------------------------------------------------------------------------------
+    def _read_encoder(self, network: CellposeFamily) -> None:
+        self._encoders: list[list[_Pair]] = []
+        self._encoder_projections: list[Any] = []
+        for scale, found in enumerate(network.downsample.down):
+            block, width = cast("EncoderBlock", found), self.config.widths[scale]
+            units, wide = list(block.conv), self.config.widths[scale - 1] if scale else 16
+            pairs = [_Pair(units[0], units[1], channels=wide)]
+            pairs += [_Pair(units[i], units[i + 1], channels=width) for i in range(2, len(units), 2)]
+            self._encoders.append(pairs)
+            self._encoder_projections.append(_projection(block.proj) if block.residual else None)
+
+    def _read_plain(self, network: CellposeFamily) -> None:
+        self._plain: list[Any] = []
+        before: Conv | None = None
+        for scale in (3, 2, 1, 0):
+            block = cast("DeconvDecoderBlock", network.upsample.up[scale])
+            unit = cast("StyleUnit", block.conv[-1])
+            factor, _ = affine(unit.conv[0])
+            shuffle = None if before is None else Shuffle(block.conv[0], before=before, scale=factor)
+            before = Conv(unit.conv[2], merge_tiny=False)
+            taps = _array(cast("Tensor", before.depthwise)[:, 0].flatten(1).t())
+            self._plain.insert(0, (_Style(unit, enabled=self.config.style), _array(factor), taps, shuffle))
+        scale, shift = affine(network.output[0])
+        last = cast("Conv", before)
+        self._last = _array(last.weight[:, :, 0, 0] * scale[:, None]), _array(last.bias * scale + shift)
+        head = Conv(network.output[2])
+        self._head = _array(head.weight[:, :, 0, 0]), _array(head.bias)
+
+    def _read_residual(self, network: CellposeFamily) -> None:
+        self._residual: list[Any] = []
+        for scale in range(4):
+            block = cast("ResidualDecoderBlock", network.upsample.up[scale])
+            units, width = list(block.conv), self.config.widths[scale]
+            transposed = self.config.decoder == "residual2" and scale == 1
+            wide = self.config.widths[min(3, scale + 1)]
+            shuffle = Shuffle(network.upsample.deconv[2]) if transposed else None
+            pairs = [_Pair(units[0], units[1], channels=wide)]
+            pairs += [_Pair(units[2], units[3], channels=width)] if len(units) == 4 else []
+            styles = [_Style(cast("StyleUnit", unit), enabled=self.config.style) for unit in units[1:]]
+            self._residual.append((pairs, styles, _projection(block.proj), shuffle))
+        head = Conv(network.output[2])
+        self._head = _array(head.weight[:, :, 0, 0]), _array(head.bias)
+        self._head_norm = _norm(network.output[0])
+
+    def _pack(self, key: str, parts: tuple[Any, Any]) -> Any:
+        found = self._packed.get((key, planes.lanes()))
+        if found is None:
+            found = self._packed[key, planes.lanes()] = planes.pack(*parts)
+        return found
+
+    def _rows_of(self, key: str, shuffle: Shuffle, shift: NDArray[np.float32] | None) -> tuple[Any, Any]:
+        """The upper and the lower row of 2 x 2 pixels as pointwise convolutions."""
+        weight, bias = _array(shuffle.weight[:, :, 0, 0]), _array(shuffle.bias)
+        if shift is not None:
+            bias = bias + np.tile(shift, 4)
+        half = 2 * shuffle.channels
+        parts = [self._pack(f"{key}.{i}", (weight[i * half : (i + 1) * half], bias[i * half : (i + 1) * half])) for i in (0, 1)]
+        upper, lower = ((w, np.ascontiguousarray(bias[i * half : (i + 1) * half]), k) for i, (w, _, k) in enumerate(parts))
+        return upper, lower
+
+    # --- memory ---------------------------------------------------------------------------------------------
+    def release(self) -> None:
+        """Free the buffers."""
+        with self._busy:
+            self._buffers.clear()
+
+    # --- the network ----------------------------------------------------------------------------------------
+    def forward(self, x: Tensor, *, check: Check | None = None) -> tuple[Tensor, Tensor]:
+        """Run the network: as `CellposeFamily.forward`, for inference only.
+
+        Parameters
+        ----------
+        x : (N, 2, H, W) Tensor
+            On the CPU; H and W are multiples of 8.
+        check
+            Called between blocks, and within large ones; may raise to stop the network there.
+
+        Returns
+        -------
+        y : (N, 3, H, W) Tensor, float32
+        style : (N, widths[3]) Tensor, float32
+        """
+        mine = self._busy.acquire(blocking=False)
+        buffers = self._buffers if mine else {}
+        try:
+            n, _, height, width = x.shape
+            y = np.empty((n, 3, height, width), np.float32)
+            styles = [self._one(x[i], y[i], buffers, check) for i in range(n)]
+        finally:
+            if mine:
+                self._busy.release()
+        return torch.from_numpy(y), torch.from_numpy(np.stack(styles))
+
+    def _one(
+        self, x: Tensor, y: NDArray[np.float32], buffers: dict[str, Any], check: Check | None
+    ) -> NDArray[np.float32]:
+        def room(name: str, *shape: int) -> NDArray[np.float32]:
+            size = int(np.prod(shape))
+            if name not in buffers or buffers[name].size < size:
+                buffers[name] = np.empty(size, np.float32)
+            return cast("NDArray[np.float32]", buffers[name][:size].reshape(shape))
+
+        height, width = x.shape[1:]
+        given = room("x", height, width, 2)
+        given[...] = x.detach().float().permute(1, 2, 0).numpy()
+        skips: list[Any] = []
+        for scale, pairs in enumerate(self._encoders):
+            like = (height >> scale, width >> scale, self.config.widths[scale])
+            for number, one in enumerate(pairs):
+                begins = number == 0
+                source = (skips[-1] if scale else given) if begins else out
+                out = room(f"skip {scale}" if number == len(pairs) - 1 else f"half {scale}", *like)
+                kept = self._encoder_projections[scale]
+                projection = self._pack(f"p{scale}", kept) if begins and kept is not None else None
+                how = planes.POOLED if begins and scale else planes.DIRECT
+                self._pair(f"e{scale}.{number}", one, source, how, out, check, projection=projection, identity=not begins)
+            skips.append(out)
+        coarse = torch.from_numpy(np.ascontiguousarray(skips[3])).permute(2, 0, 1)[None]
+        style = np.ascontiguousarray(style_vector(coarse)[0].numpy())
+        self._decoder(skips, style, 0, (y, room), check)
+        return style
+
+    def _pair(
+        self,
+        key: str,
+        of: _Pair,
+        x: NDArray[np.float32],
+        source: int,
+        out: NDArray[np.float32],
+        check: Check | None,
+        *,
+        norm_shift: NDArray[np.float32] | None = None,
+        shift: NDArray[np.float32] | None = None,
+        **more: Any,
+    ) -> None:
+        packed = self._packed.get((key, planes.lanes()))
+        if packed is None:
+            packed = self._packed[key, planes.lanes()] = (of.first.packed(), of.second.packed())
+        first, second = packed
+        if shift is not None:
+            taps, dilation, (weights, bias, channels) = first
+            first = taps, dilation, (weights, bias + shift, channels)
+        norm = of.norm if norm_shift is None else (of.norm[0], norm_shift)
+        height, row = (out.shape[1], out.shape[2] * 16) if "head" in more else (out.shape[0], out[0].size)
+        step = max(64, SLAB_FLOATS // row // 2 * 2)
+        for low in range(0, height, step):
+            if check is not None:
+                check()
+            planes.pair(x, source, norm, first, second, out, rows=(low, min(height, low + step)), **more)
+
+    def _run_residual(
+        self, skips: list[Any], style: NDArray[np.float32], _start: int, target: Any, check: Check | None
+    ) -> None:
+        y, room = target
+        x = skips[3]
+        for scale in (3, 2, 1, 0):
+            pairs, styles, projection, shuffle = self._residual[scale]
+            shifts = [one.of(style) for one in styles]
+            like = skips[scale].shape
+            source = planes.DIRECT if scale == 3 else planes.DOUBLED
+            if shuffle is not None:
+                raised = room("raised", 2 * x.shape[0], 2 * x.shape[1], shuffle.channels)
+                planes.up(x, *self._rows_of(f"u{scale}", shuffle, None), raised)
+                x, source = raised, planes.DIRECT
+            for number, one in enumerate(pairs):
+                ends = scale == 0 and number == len(pairs) - 1
+                out = y if ends else room(f"out {scale}.{number}", *like)
+                more: dict[str, Any] = {"head": (self._pack("head", self._head), *self._head_norm)} if ends else {}
+                if number == 0:
+                    more |= {"add": (skips[scale], one.skip_scale), "projection": self._pack(f"d{scale}", projection)}
+                    self._pair(f"d{scale}.0", one, x, source, out, check, shift=shifts[0], **more)
+                else:
+                    self._pair(
+                        f"d{scale}.1", one, x, planes.DIRECT, out, check, norm_shift=shifts[1], shift=shifts[2],
+                        identity=True, **more,
+                    )  # fmt: skip
+                x = out
+
+    def _run_plain(
+        self, skips: list[Any], style: NDArray[np.float32], _start: int, target: Any, check: Check | None
+    ) -> None:
+        y, _ = target
+        scales = []
+        for scale, (shift, factor, taps, _) in enumerate(self._plain):
+            coarsest = scale == 3
+            rows: tuple[Any, Any] = (None, None)
+            if scale:
+                finer = self._plain[scale - 1]
+                rows = self._rows_of(f"u{scale}", finer[3], finer[0].of(style))
+            # At the coarsest scale x is the skip: their sum is twice the skip.
+            scales.append(
+                (skips[scale], 2 * factor if coarsest else np.tile(factor, 2), shift.of(style) if coarsest else None,
+                 taps, *rows)
+            )  # fmt: skip
+        height, width = y.shape[1:]
+        step = max(256, SLAB_FLOATS // (width * 16) // 16 * 16)
+        for low in range(0, height, step):
+            if check is not None:
+                check()
+            rows = (low, min(height, low + step))
+            planes.plain_decoder(tuple(scales), self._pack("last", self._last), self._pack("head", self._head), y, rows=rows)
+
+    def extra_repr(self) -> str:
+        """Name and instruction set."""
+        return f"{self.config.name}, {instruction_set()}"
