@@ -1,5 +1,7 @@
-"""Networks of separable convolutions on planes: the numpy-facing side of the kernels. There is no reference beside
-them: torch runs the same networks, slower (`models.optimise`)."""
+"""Networks of separable convolutions on planes: the numpy-facing side of the kernels.
+
+There is no reference beside them: torch runs the same networks, slower (`models.optimise`).
+"""
 
 from __future__ import annotations
 
@@ -93,9 +95,8 @@ def pair(
     height = x.shape[0] // 2 if source == POOLED else x.shape[0] * (2 if source == DOUBLED else 1)
     skip, scale = add if add is not None else (None, None)
     low, high = rows if rows is not None else (0, height)
-    extension().planes_pair(
-        x, source, *norm, first, second, skip, scale, identity, projection, head, out, low, high, default_threads(threads)
-    )
+    residual = (skip, scale, identity, projection, head)
+    extension().planes_pair(x, source, *norm, first, second, *residual, out, low, high, default_threads(threads))
 
 
 def plain_decoder(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_aprcnn.models.family import CellposeFamily
-    from napari_aprcnn.models.layers import EncoderBlock, ResidualDecoderBlock
+    from napari_aprcnn.models.layers import ResidualDecoderBlock
 
 __all__ = ["FusedFamily", "can_fuse"]
 
@@ -46,7 +46,9 @@ def _array(values: Tensor) -> NDArray[np.float32]:
 class _Separable:
     """Taps, dilation, and a pointwise convolution whose bias may get a shift by the style."""
 
-    def __init__(self, layer: nn.Module, *, channels: int, scale: Tensor | None = None, shift: Tensor | None = None) -> None:
+    def __init__(
+        self, layer: nn.Module, *, channels: int, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> None:
         conv = Conv(layer, scale=scale, shift=shift, merge_tiny=False)
         depthwise = cast("Tensor", conv.depthwise)
         self.taps = np.zeros((9, channels), np.float32)
@@ -118,7 +120,7 @@ class FusedFamily(nn.Module):
                 self._read_residual(network)
                 self._decoder = self._run_residual
         self._packed: dict[tuple[str, int], Any] = {}
-        self._buffers: dict[str, NDArray[np.float32]] = {}
+        self._kept: dict[str, NDArray[np.float32]] = {}
         self._busy = threading.Lock()
 
     # --- weights --------------------------------------------------------------------------------------------
@@ -126,7 +128,7 @@ class FusedFamily(nn.Module):
         self._encoders: list[list[_Pair]] = []
         self._encoder_projections: list[Any] = []
         for scale, found in enumerate(network.downsample.down):
-            block, width = cast("EncoderBlock", found), self.config.widths[scale]
+            block, width = cast("Any", found), self.config.widths[scale]
             units, wide = list(block.conv), self.config.widths[scale - 1] if scale else 16
             pairs = [_Pair(units[0], units[1], channels=wide)]
             pairs += [_Pair(units[i], units[i + 1], channels=width) for i in range(2, len(units), 2)]
@@ -144,9 +146,9 @@ class FusedFamily(nn.Module):
             before = Conv(unit.conv[2], merge_tiny=False)
             taps = _array(cast("Tensor", before.depthwise)[:, 0].flatten(1).t())
             self._plain.insert(0, (_Style(unit, enabled=self.config.style), _array(factor), taps, shuffle))
-        scale, shift = affine(network.output[0])
+        factor, shift = affine(network.output[0])
         last = cast("Conv", before)
-        self._last = _array(last.weight[:, :, 0, 0] * scale[:, None]), _array(last.bias * scale + shift)
+        self._last = _array(last.weight[:, :, 0, 0] * factor[:, None]), _array(last.bias * factor + shift)
         head = Conv(network.output[2])
         self._head = _array(head.weight[:, :, 0, 0]), _array(head.bias)
 
@@ -178,15 +180,20 @@ class FusedFamily(nn.Module):
         if shift is not None:
             bias = bias + np.tile(shift, 4)
         half = 2 * shuffle.channels
-        parts = [self._pack(f"{key}.{i}", (weight[i * half : (i + 1) * half], bias[i * half : (i + 1) * half])) for i in (0, 1)]
-        upper, lower = ((w, np.ascontiguousarray(bias[i * half : (i + 1) * half]), k) for i, (w, _, k) in enumerate(parts))
+        parts = [
+            self._pack(f"{key}.{i}", (weight[i * half : (i + 1) * half], bias[i * half : (i + 1) * half]))
+            for i in (0, 1)
+        ]
+        upper, lower = (
+            (w, np.ascontiguousarray(bias[i * half : (i + 1) * half]), k) for i, (w, _, k) in enumerate(parts)
+        )
         return upper, lower
 
     # --- memory ---------------------------------------------------------------------------------------------
     def release(self) -> None:
         """Free the buffers."""
         with self._busy:
-            self._buffers.clear()
+            self._kept.clear()
 
     # --- the network ----------------------------------------------------------------------------------------
     def forward(self, x: Tensor, *, check: Check | None = None) -> tuple[Tensor, Tensor]:
@@ -205,7 +212,7 @@ class FusedFamily(nn.Module):
         style : (N, widths[3]) Tensor, float32
         """
         mine = self._busy.acquire(blocking=False)
-        buffers = self._buffers if mine else {}
+        buffers = self._kept if mine else {}
         try:
             n, _, height, width = x.shape
             y = np.empty((n, 3, height, width), np.float32)
@@ -228,16 +235,18 @@ class FusedFamily(nn.Module):
         given = room("x", height, width, 2)
         given[...] = x.detach().float().permute(1, 2, 0).numpy()
         skips: list[Any] = []
+        out = given
         for scale, pairs in enumerate(self._encoders):
             like = (height >> scale, width >> scale, self.config.widths[scale])
             for number, one in enumerate(pairs):
                 begins = number == 0
-                source = (skips[-1] if scale else given) if begins else out
-                out = room(f"skip {scale}" if number == len(pairs) - 1 else f"half {scale}", *like)
+                source, out = out, room(f"skip {scale}" if number == len(pairs) - 1 else f"half {scale}", *like)
                 kept = self._encoder_projections[scale]
                 projection = self._pack(f"p{scale}", kept) if begins and kept is not None else None
                 how = planes.POOLED if begins and scale else planes.DIRECT
-                self._pair(f"e{scale}.{number}", one, source, how, out, check, projection=projection, identity=not begins)
+                self._pair(
+                    f"e{scale}.{number}", one, source, how, out, check, projection=projection, identity=not begins
+                )
             skips.append(out)
         coarse = torch.from_numpy(np.ascontiguousarray(skips[3])).permute(2, 0, 1)[None]
         style = np.ascontiguousarray(style_vector(coarse)[0].numpy())
@@ -322,7 +331,9 @@ class FusedFamily(nn.Module):
             if check is not None:
                 check()
             rows = (low, min(height, low + step))
-            planes.plain_decoder(tuple(scales), self._pack("last", self._last), self._pack("head", self._head), y, rows=rows)
+            planes.plain_decoder(
+                tuple(scales), self._pack("last", self._last), self._pack("head", self._head), y, rows=rows
+            )
 
     def extra_repr(self) -> str:
         """Name and instruction set."""
