@@ -10,7 +10,7 @@ from model_helpers import random_weights
 
 from napari_aprcnn.models import optimise
 from napari_aprcnn.models.family import FAMILY, CellposeFamily, family_config
-from napari_aprcnn.models.optimise import for_inference
+from napari_aprcnn.models.optimise import for_inference, in_bands
 
 
 def _spread_of_difference(network, fast, x) -> float:
@@ -33,7 +33,7 @@ def _small_bands(monkeypatch) -> None:
 @pytest.mark.parametrize("name", FAMILY)
 def test_equal_to_the_plain_network(name, monkeypatch):
     network = random_weights(name)
-    fast = for_inference(network)
+    fast = in_bands(network)
     x = torch.rand(2, 2, 72, 40)
     assert _spread_of_difference(network, fast, x) < 1e-5
     _small_bands(monkeypatch)
@@ -44,7 +44,7 @@ def test_equal_to_the_plain_network(name, monkeypatch):
 def test_equal_at_odd_sizes(size, monkeypatch):
     monkeypatch.setattr(optimise, "BAND_BYTES", 1)
     network = random_weights("faster_v3", seed=1)
-    assert _spread_of_difference(network, for_inference(network), torch.rand(1, 2, *size)) < 1e-5
+    assert _spread_of_difference(network, in_bands(network), torch.rand(1, 2, *size)) < 1e-5
 
 
 def _outputs_of_blocks(fast, x) -> list[torch.Tensor]:
@@ -63,7 +63,7 @@ def _outputs_of_blocks(fast, x) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", ["faster_v1", "faster_v2", "faster_v3", "fastcellpose"])
 def test_each_block_is_equal_in_bands_and_needs_its_halo(name, monkeypatch):
     # Deep scales weigh little in the output of random networks, so blocks are compared one by one.
-    fast = for_inference(random_weights(name))
+    fast = in_bands(random_weights(name))
     x = torch.rand(1, 2, 272, 16)
     whole = _outputs_of_blocks(fast, x)
     _small_bands(monkeypatch)
@@ -78,7 +78,7 @@ def test_each_block_is_equal_in_bands_and_needs_its_halo(name, monkeypatch):
 
 
 def test_the_number_of_threads_changes_nothing():
-    fast = for_inference(random_weights("faster_v3"))
+    fast = in_bands(random_weights("faster_v3"))
     x = torch.rand(1, 2, 160, 64)
     one, _ = fast(x)
     torch.set_num_threads(3)
@@ -93,7 +93,7 @@ def test_without_style():
     torch.manual_seed(0)
     network = CellposeFamily(family_config("fastcellpose").replace(style=False)).eval()
     network.load_state_dict(random_weights("fastcellpose").state_dict())
-    assert _spread_of_difference(network, for_inference(network), torch.rand(1, 2, 32, 32)) < 1e-5
+    assert _spread_of_difference(network, in_bands(network), torch.rand(1, 2, 32, 32)) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["fastcellpose", "faster_v3"])
@@ -111,18 +111,18 @@ def test_bfloat16_is_near(name):
 def test_the_trained_network_is_left_as_it_is():
     network = random_weights("faster_v2")
     before = copy.deepcopy(network.state_dict())
-    for_inference(network)
+    in_bands(network)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
 def test_never_executed_layers_are_dropped():
     network = random_weights("upsample")
-    kept = sum(buffer.numel() for buffer in for_inference(network).buffers())
+    kept = sum(buffer.numel() for buffer in in_bands(network).buffers())
     assert kept < sum(p.numel() for p in network.parameters()) - 282_976 + 3 * 2048  # and some norms remain
 
 
 def test_repeated_runs_are_equal_bit_for_bit():
-    fast = for_inference(random_weights("faster_v3"))
+    fast = in_bands(random_weights("faster_v3"))
     x = torch.rand(1, 2, 48, 56)
     first, _ = fast(x)
     assert torch.equal(first, fast(x)[0])

@@ -45,7 +45,10 @@ def _measure(job: _Job, *, threads: int, repeats: int) -> dict[str, Any]:
 
 
 def _ways(architecture: str) -> tuple[str, ...]:
-    return ("plain", "bands", "bands bfloat16") if architecture != BASELINE else ("plain", "bands")
+    if architecture == BASELINE:
+        return ("plain", "bands")
+    fused = ("fused",) if FAMILY[architecture].separable else ()
+    return ("plain", "bands", "bands bfloat16", *fused)
 
 
 def _one_size(edge_px: int, *, keeps: bool, threads: int, repeats: int, architectures: tuple[str, ...]) -> BenchTable:
@@ -94,7 +97,8 @@ def _one_size(edge_px: int, *, keeps: bool, threads: int, repeats: int, architec
         ),
         rows=tuple(rows),
         notes=(
-            f"plain: torch in channels_last, the baseline is plain {BASELINE}; bands: `for_inference`, float32",
+            f"plain: torch in channels_last, the baseline is plain {BASELINE}",
+            "bands: rewritten for torch; fused: compiled kernels",
             f"the shortest of {repeats} runs after one to warm up ({base_repeats} for {BASELINE})",
             f"torch {first['torch']}, random weights",
             f"the baseline before and after the others differed by a factor of {drift:.2f}; where that is far from 1, "

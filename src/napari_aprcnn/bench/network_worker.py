@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_aprcnn.models.family import CellposeFamily
-from napari_aprcnn.models.optimise import for_inference
+from napari_aprcnn.models.optimise import for_inference, in_bands
 
 __all__ = ["run"]
 
@@ -44,7 +44,7 @@ def run(*, architecture: str, way: str, edge_px: int, threads: int, repeats: int
     architecture
         Name in the family.
     way
-        ``plain``, ``bands`` or ``bands bfloat16``.
+        ``plain``, ``bands``, ``bands bfloat16`` or ``fused``.
     edge_px
         The input is 1 x 2 x edge x edge.
     threads, repeats
@@ -63,8 +63,10 @@ def run(*, architecture: str, way: str, edge_px: int, threads: int, repeats: int
     if way == "plain":
         forward = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = x.contiguous(memory_format=torch.channels_last)
+    elif way == "fused":
+        forward = for_inference(network)
     else:
-        forward = for_inference(network, precision="bfloat16" if way.endswith("bfloat16") else "float32")
+        forward = in_bands(network, torch.bfloat16 if way.endswith("bfloat16") else torch.float32)
     wall, cpu = [], []
     with torch.inference_mode():
         forward(torch.rand(1, 2, 16, 16))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from napari_aprcnn.errors import ImageDtypeError, ImageError, ImageValueError
 from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.inputs import network_input
-from napari_aprcnn.models.optimise import BandedFamily, for_inference
+from napari_aprcnn.models.optimise import for_inference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,7 +128,7 @@ class Network:
         return result
 
     def _run(self, x: Tensor, check: Callable[[], None] | None) -> tuple[Tensor, Tensor]:
-        if isinstance(self._fast, BandedFamily):
+        if self.device.type == "cpu":
             return cast("tuple[Tensor, Tensor]", self._fast(x, check=check))
         if check is not None:
             check()

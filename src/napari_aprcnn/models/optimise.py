@@ -12,7 +12,7 @@ What is done, all of it exact but for rounding:
 - Each block runs on bands of rows that fit the cache. Only the style needs the whole image: it lies between encoder
   and decoder. A band is computed with as many rows around it as its convolutions see, which are then dropped.
 
-See `docs/decisions/0004-inference-in-bands.md`.
+See `docs/decisions/0004-inference-in-bands.md`. Separable networks run in kernels of our own instead (`models.fused`).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from napari_aprcnn.models.folding import (
     fold_projection,
     pooled,
 )
+from napari_aprcnn.models.fused import FusedFamily, can_fuse
 from napari_aprcnn.models.layers import (
     DeconvDecoderBlock,
     EncoderBlock,
@@ -46,7 +47,7 @@ from napari_aprcnn.models.layers import (
     style_vector,
 )
 
-__all__ = ["BandedFamily", "for_inference"]
+__all__ = ["BandedFamily", "for_inference", "in_bands"]
 
 BAND_BYTES = 1 << 20
 """Size of a band's widest tensor: a few of them fit the second and third level of cache."""
@@ -294,8 +295,12 @@ class BandedFamily(nn.Module):
             return torch.cat([y for y, _ in parts]), torch.cat([style for _, style in parts])
 
 
-def for_inference(module: CellposeFamily, *, precision: Literal["float32", "bfloat16"] = "float32") -> BandedFamily:
+def for_inference(
+    module: CellposeFamily, *, precision: Literal["float32", "bfloat16"] = "float32"
+) -> BandedFamily | FusedFamily:
     """Rewrite a network for inference on a CPU.
+
+    A separable network in float32 runs in compiled kernels where they are there; any other in bands through torch.
 
     Parameters
     ----------
@@ -307,7 +312,7 @@ def for_inference(module: CellposeFamily, *, precision: Literal["float32", "bflo
 
     Returns
     -------
-    BandedFamily
+    BandedFamily or FusedFamily
         Takes and gives what `CellposeFamily` does.
 
     Examples
@@ -318,6 +323,12 @@ def for_inference(module: CellposeFamily, *, precision: Literal["float32", "bflo
     ...     torch.allclose(for_inference(network)(x)[0], network(x)[0], atol=1e-5)
     True
     """
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if precision == "float32" and can_fuse(module):
+        return FusedFamily(module).eval()
+    return in_bands(module, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def in_bands(module: CellposeFamily, dtype: torch.dtype = torch.float32) -> BandedFamily:
+    """Rewrite a network for torch alone, on bands of rows."""
     with torch.no_grad():
         return BandedFamily(copy.deepcopy(module).cpu().double().eval(), dtype).eval()
