@@ -21,7 +21,15 @@ from napari_aprcnn.models.layers import (
     unmerged,
 )
 
-__all__ = ["FAMILY", "CellposeFamily", "FamilyConfig", "family_config", "merge_separable_deconv", "unmerged"]
+__all__ = [
+    "FAMILY",
+    "CellposeFamily",
+    "FamilyConfig",
+    "check_input",
+    "family_config",
+    "merge_separable_deconv",
+    "unmerged",
+]
 
 IN_CHANNELS = 2
 OUT_CHANNELS = 3
@@ -74,6 +82,21 @@ class _Decoder(nn.Module):
                 x = step(x)
             x = self.up[scale](x, encoded[scale], style)
         return x
+
+
+def check_input(x: Tensor) -> None:
+    """Refuse what no network of the family takes.
+
+    Raises
+    ------
+    ImageError
+        If x is not (N, 2, H, W) with H and W positive multiples of 8.
+    """
+    if x.ndim != 4 or x.shape[1] != IN_CHANNELS or x.shape[2] % STRIDE or x.shape[3] % STRIDE or not x.numel():
+        raise ImageError(
+            f"got an input of shape {tuple(x.shape)}, expected (N, {IN_CHANNELS}, H, W) with H and W positive "
+            f"multiples of {STRIDE}; pad it, or use Network.predict, which does"
+        )
 
 
 class CellposeFamily(nn.Module):
@@ -144,11 +167,7 @@ class CellposeFamily(nn.Module):
         ImageError
             If the input has another rank, number of channels, or a size that is no multiple of 8.
         """
-        if x.ndim != 4 or x.shape[1] != IN_CHANNELS or x.shape[2] % STRIDE or x.shape[3] % STRIDE or not x.numel():
-            raise ImageError(
-                f"got an input of shape {tuple(x.shape)}, expected (N, {IN_CHANNELS}, H, W) with H and W positive "
-                f"multiples of {STRIDE}; pad it, or use Network.predict, which does"
-            )
+        check_input(x)
         encoded = self.downsample(x)
         style = style_vector(encoded[3])
         y: Tensor = self.output(self.upsample(encoded, style if self.config.style else torch.zeros_like(style)))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_aprcnn._kernels import instruction_set, planes
+from napari_aprcnn.models.family import check_input
 from napari_aprcnn.models.folding import Conv, Shuffle, affine, fold_projection
 from napari_aprcnn.models.layers import DeconvDecoderBlock, StyleUnit, style_vector
 
@@ -210,7 +211,20 @@ class FusedFamily(nn.Module):
         -------
         y : (N, 3, H, W) Tensor, float32
         style : (N, widths[3]) Tensor, float32
+
+        Raises
+        ------
+        ImageError
+            If x has another shape.
+        RuntimeError
+            If the kernels were switched off after the network was made.
         """
+        check_input(x)
+        if not planes.can_run():
+            raise RuntimeError(
+                f"got kernels {instruction_set()!r}, expected compiled kernels as when the network was made; "
+                f"make it again, or call use_kernels()"
+            )
         mine = self._busy.acquire(blocking=False)
         buffers = self._kept if mine else {}
         try:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_aprcnn.models.bands import bands, run_all
-from napari_aprcnn.models.family import CellposeFamily
+from napari_aprcnn.models.family import CellposeFamily, check_input
 from napari_aprcnn.models.folding import (
     Conv,
     Norm,
@@ -288,7 +288,13 @@ class BandedFamily(nn.Module):
         -------
         y : (N, 3, H, W) Tensor, float32
         style : (N, widths[3]) Tensor, float32
+
+        Raises
+        ------
+        ImageError
+            If x has another shape.
         """
+        check_input(x)
         with torch.inference_mode():
             x = x.to(self.dtype)
             parts = [self._one(x[number : number + 1], check) for number in range(x.shape[0])]
