@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     Pointwise = tuple[Floats, Floats, int]
     Separable = tuple[Floats, int, Pointwise]
 
-__all__ = ["DIRECT", "DOUBLED", "POOLED", "can_run", "lanes", "pack", "pair", "plain_decoder", "up"]
+__all__ = ["DIRECT", "DOUBLED", "PLANES", "can_run", "lanes", "pack", "pair", "plain_decoder", "up"]
 
-DIRECT, POOLED, DOUBLED = 0, 1, 2
+DIRECT, DOUBLED, PLANES = 0, 1, 2
 
 
 def can_run() -> bool:
@@ -61,6 +61,7 @@ def pair(
     identity: bool = False,
     projection: Pointwise | None = None,
     head: tuple[Pointwise, Floats, Floats] | None = None,
+    pooled: Floats | None = None,
     rows: tuple[int, int] | None = None,
     threads: int | None = None,
 ) -> None:
@@ -69,7 +70,7 @@ def pair(
     Parameters
     ----------
     x : (H, W, C) float32
-        The block's size (`DIRECT`), twice (`POOLED`, largest of 2 x 2) or half of it (`DOUBLED`, nearest).
+        The block's size (`DIRECT`) or half of it (`DOUBLED`, nearest); or (C, H, W), any number of channels (`PLANES`).
     norm
         Scale and shift (C,).
     first, second
@@ -82,6 +83,8 @@ def pair(
         What is added to the result: the source itself, or a pointwise convolution of it.
     head
         Pointwise convolution, scale and shift: planes of ``head(relu(scale result + shift))`` instead of the result.
+    pooled : (H / 2, W / 2, K) float32
+        Filled with the largest of 2 x 2 results.
     rows
         First row and last row + 1 to compute; ``None``: all.
     threads
@@ -92,10 +95,10 @@ def pair(
     ValueError
         If shapes do not fit.
     """
-    height = x.shape[0] // 2 if source == POOLED else x.shape[0] * (2 if source == DOUBLED else 1)
+    height = x.shape[1] if source == PLANES else x.shape[0] * (2 if source == DOUBLED else 1)
     skip, scale = add if add is not None else (None, None)
     low, high = rows if rows is not None else (0, height)
-    residual = (skip, scale, identity, projection, head)
+    residual = (skip, scale, identity, projection, head, pooled)
     extension().planes_pair(x, source, *norm, first, second, *residual, out, low, high, default_threads(threads))
 
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from napari_aprcnn._kernels import instruction_set, planes
-from napari_aprcnn.models.family import check_input
+from napari_aprcnn.models.family import IN_CHANNELS, check_input
 from napari_aprcnn.models.folding import Conv, Shuffle, affine, fold_projection
-from napari_aprcnn.models.layers import DeconvDecoderBlock, StyleUnit, style_vector
+from napari_aprcnn.models.layers import DeconvDecoderBlock, StyleUnit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,6 +72,13 @@ class _Style:
 
     def of(self, style: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.weight @ style + self.bias if self.enabled else self.bias
+
+
+def _style_of(coarse: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As `style_vector`, of (h, w, C)."""
+    mean = coarse.sum(axis=1).mean(axis=0, dtype=np.float64) / coarse.shape[1]
+    norm = max(float(np.sqrt((mean**2).sum())), float(np.finfo(np.float32).tiny))
+    return (mean / norm).astype(np.float32)
 
 
 def _norm(layer: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -130,7 +137,7 @@ class FusedFamily(nn.Module):
         self._encoder_projections: list[Any] = []
         for scale, found in enumerate(network.downsample.down):
             block, width = cast("Any", found), self.config.widths[scale]
-            units, wide = list(block.conv), self.config.widths[scale - 1] if scale else 16
+            units, wide = list(block.conv), self.config.widths[scale - 1] if scale else IN_CHANNELS
             pairs = [_Pair(units[0], units[1], channels=wide)]
             pairs += [_Pair(units[i], units[i + 1], channels=width) for i in range(2, len(units), 2)]
             self._encoders.append(pairs)
@@ -246,24 +253,28 @@ class FusedFamily(nn.Module):
             return cast("NDArray[np.float32]", buffers[name][:size].reshape(shape))
 
         height, width = x.shape[1:]
-        given = room("x", height, width, 2)
-        given[...] = x.detach().float().permute(1, 2, 0).numpy()
         skips: list[Any] = []
-        out = given
+        out = x.detach().float().contiguous().numpy()
         for scale, pairs in enumerate(self._encoders):
             like = (height >> scale, width >> scale, self.config.widths[scale])
             for number, one in enumerate(pairs):
                 begins = number == 0
-                source, out = out, room(f"skip {scale}" if number == len(pairs) - 1 else f"half {scale}", *like)
+                ends = number == len(pairs) - 1
+                source, out = out, room(f"skip {scale}" if ends else f"half {scale}", *like)
                 kept = self._encoder_projections[scale]
                 projection = self._pack(f"p{scale}", kept) if begins and kept is not None else None
-                how = planes.POOLED if begins and scale else planes.DIRECT
+                how = planes.PLANES if begins and not scale else planes.DIRECT
+                # Pooled while it is in the cache: the next scale does not read the whole result again.
+                smaller = (height >> scale + 1, width >> scale + 1, like[2])
+                pooled = room(f"pooled {scale}", *smaller) if ends and scale < 3 else None
                 self._pair(
-                    f"e{scale}.{number}", one, source, how, out, check, projection=projection, identity=not begins
-                )
+                    f"e{scale}.{number}", one, source, how, out, check,
+                    projection=projection, identity=not begins, pooled=pooled,
+                )  # fmt: skip
             skips.append(out)
-        coarse = torch.from_numpy(np.ascontiguousarray(skips[3])).permute(2, 0, 1)[None]
-        style = np.ascontiguousarray(style_vector(coarse)[0].numpy())
+            if pooled is not None:
+                out = pooled
+        style = _style_of(skips[3])
         self._decoder(skips, style, 0, (y, room), check)
         return style
 

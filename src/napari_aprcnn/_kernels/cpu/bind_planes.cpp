@@ -53,23 +53,19 @@ void bind_planes(nb::module_& m) {
 
     m.def("planes_pair", [](const Floats& x, int source, const Floats& scale, const Floats& shift, const nb::tuple& first,
                             const nb::tuple& second, nb::object add, nb::object add_scale, bool identity, nb::object projection,
-                            nb::object head, const Array<float>& out, int64_t from, int64_t to, int threads) {
+                            nb::object head, nb::object pooled, const Array<float>& out, int64_t from, int64_t to, int threads) {
         PairBlock block;
         if (x.ndim() != 3 || out.ndim() != 3 || source < 0 || source > 2) throw std::invalid_argument("expected [y][x][channel]");
         block.x = x.data();
-        block.x_channels = static_cast<int64_t>(x.shape(2));
         block.source = static_cast<Source>(source);
-        block.height = static_cast<int64_t>(x.shape(0));
-        block.width = static_cast<int64_t>(x.shape(1));
-        if (block.source == Source::pooled) block.height /= 2, block.width /= 2;
+        const bool planes = block.source == Source::planes;
+        block.channels = static_cast<int64_t>(x.shape(planes ? 0 : 2));
+        block.height = static_cast<int64_t>(x.shape(planes ? 1 : 0));
+        block.width = static_cast<int64_t>(x.shape(planes ? 2 : 1));
         if (block.source == Source::doubled) block.height *= 2, block.width *= 2;
-        const Floats taps = nb::cast<Floats>(first[0], false);
-        block.channels = static_cast<int64_t>(taps.size()) / 9;
-        if (block.channels % planes_table().lanes != 0 || block.x_channels > block.channels ||
-            (block.x_channels < block.channels && block.source != Source::direct))
-            throw std::invalid_argument("channels are no whole registers");
-        same_size(scale.size(), block.x_channels, "scale does not fit the channels");
-        same_size(shift.size(), block.x_channels, "shift does not fit the channels");
+        if (!planes && block.channels % planes_table().lanes != 0) throw std::invalid_argument("channels are no whole registers");
+        same_size(scale.size(), block.channels, "scale does not fit the channels");
+        same_size(shift.size(), block.channels, "shift does not fit the channels");
         block.scale = scale.data();
         block.shift = shift.data();
         block.first = separable_of(first, block.channels);
@@ -81,9 +77,9 @@ void bind_planes(nb::module_& m) {
         }
         block.identity = identity;
         block.projection = pointwise_of(projection);
-        const bool same = block.source == Source::direct && block.x_channels == columns;
+        const bool same = block.source == Source::direct && block.channels == columns;
         if ((identity && !same) || (block.projection.weights != nullptr && (block.projection.columns != columns ||
-                                                                            block.projection.channels != block.x_channels)))
+                                                                            block.projection.channels != block.channels)))
             throw std::invalid_argument("the residual does not fit");
         int64_t size = block.height * block.width * columns;
         if (!head.is_none()) {
@@ -92,18 +88,26 @@ void bind_planes(nb::module_& m) {
             block.head_scale = floats(parts[1], columns, "the head does not fit the channels");
             block.head_shift = floats(parts[2], columns, "the head does not fit the channels");
             block.heads = static_cast<int64_t>(out.shape(0));
-            if (block.head.channels != columns || block.heads > block.head.columns || block.head.columns > 64)
+            if (block.head.channels != columns || block.heads > block.head.columns ||
+                block.head.columns != planes_table().lanes)
                 throw std::invalid_argument("the head does not fit the channels");
             size = block.heads * block.height * block.width;
         }
         same_size(out.size(), size, "out does not fit the image");
         check_rows(from, to, block.height);
+        if (!pooled.is_none()) {
+            const Array<float> array = nb::cast<Array<float>>(pooled, false);
+            if (block.height % 2 != 0 || block.width % 2 != 0 || from % 2 != 0 || block.heads != 0)
+                throw std::invalid_argument("what is pooled comes in pairs of rows and columns");
+            same_size(array.size(), block.height / 2 * (block.width / 2) * columns, "pooled does not fit the image");
+            block.pooled = array.data();
+        }
         block.out = out.data();
         const nb::gil_scoped_release released;
         run_pair(block, from, to, threads);
     }, "x"_a.noconvert(), "source"_a, "scale"_a.noconvert(), "shift"_a.noconvert(), "first"_a, "second"_a, "add"_a.none(),
-          "add_scale"_a.none(), "identity"_a, "projection"_a.none(), "head"_a.none(), "out"_a.noconvert(), "from"_a, "to"_a,
-          "threads"_a);
+          "add_scale"_a.none(), "identity"_a, "projection"_a.none(), "head"_a.none(), "pooled"_a.none(),
+          "out"_a.noconvert(), "from"_a, "to"_a, "threads"_a);
 
     // scales: (skip, add_scale, shift or None, taps, upper or None, lower or None), the finest first.
     m.def("planes_plain_decoder", [](const nb::tuple& scales, nb::object last, nb::object head, const Array<float>& out,
@@ -133,7 +137,8 @@ void bind_planes(nb::module_& m) {
         }
         net.last = pointwise_of(last);
         net.head = pointwise_of(head);
-        if (net.last.channels != net.scale[0].channels || net.head.channels != net.last.columns || net.heads > net.head.columns)
+        if (net.last.channels != net.scale[0].channels || net.head.channels != net.last.columns || net.heads > net.head.columns ||
+            net.head.columns != planes_table().lanes)
             throw std::invalid_argument("the head does not fit the channels");
         check_rows(from, to, net.height);
         net.out = out.data();

@@ -77,12 +77,12 @@ void twice(const float* from, int64_t pixels, int64_t channels, float* to) {
 }
 
 Mix mix_of(const Pointwise& of, const float* x, int64_t x_stride, float* out, int64_t out_stride) {
-    return {x, x_stride, of.channels, of.weights, of.bias, of.columns, nullptr, nullptr, 0, false, out, out_stride};
+    return {x, x_stride, 1, of.channels, of.weights, of.bias, of.columns, nullptr, nullptr, 0, 0, false, out, out_stride, 0};
 }
 
-void scatter(const float* from, int64_t stride, int64_t pixels, int64_t planes, int64_t plane_size, float* out) {
-    for (int64_t c = 0; c < planes; ++c)
-        for (int64_t p = 0; p < pixels; ++p) out[c * plane_size + p] = from[p * stride + c];
+// The same of planes [channel][.], `apart` from one to the next.
+Mix mix_of_planes(const Pointwise& of, const float* x, int64_t apart, float* out, int64_t out_stride) {
+    return {x, 1, apart, of.channels, of.weights, of.bias, of.columns, nullptr, nullptr, 0, 0, false, out, out_stride, 0};
 }
 
 // --- a pair of convolutions ----------------------------------------------------------------------------------------------
@@ -95,19 +95,22 @@ class PairBand {
         rows2_ = 2 * b_.second.dilation + 1;
         chunk1_ = chunk_of(c);
         chunk2_ = chunk_of(m);
-        from.start(Ring::need(rows1_, w, c) + Ring::need(rows2_, w, m) + rounded(chunk1_ * c) + rounded(chunk2_ * m) +
-                   2 * rounded(w * c) + 2 * rounded(w * n) + 2 * rounded(chunk2_ * n) + rounded(chunk2_ * 64));
-        inner_ = Ring(from, rows1_, b_.height, w, c);
+        const bool planes = b_.source == Source::planes;
+        const size_t inner = planes ? static_cast<size_t>(c) * Ring::need(rows1_, w, 1) : Ring::need(rows1_, w, c);
+        from.start(inner + Ring::need(rows2_, w, m) + rounded(chunk1_ * c) + rounded(chunk2_ * m) +
+                   rounded(w * c) + 2 * rounded(w * n) + 2 * rounded(chunk2_ * n));
+        if (planes)
+            for (int64_t i = 0; i < c; ++i) inner_.emplace_back(from, rows1_, b_.height, w, 1);
+        else
+            inner_.emplace_back(from, rows1_, b_.height, w, c);
         outer_ = Ring(from, rows2_, b_.height, w, m);
         spread1_ = from.take(static_cast<size_t>(chunk1_ * c));
         spread2_ = from.take(static_cast<size_t>(chunk2_ * m));
-        raw_ = from.take(static_cast<size_t>(w * c));
         lines_ = from.take(static_cast<size_t>(w * c));
         projected_ = from.take(static_cast<size_t>(w * n));
         residual_ = from.take(static_cast<size_t>(w * n));
         result_ = from.take(static_cast<size_t>(chunk2_ * n));
         active_ = from.take(static_cast<size_t>(chunk2_ * n));
-        heads_ = from.take(static_cast<size_t>(chunk2_ * 64));
     }
 
     void run(int64_t first, int64_t last) {
@@ -122,24 +125,20 @@ class PairBand {
     }
 
   private:
-    const float* source_row(int64_t y) {
-        const int64_t w = b_.width, c = b_.x_channels;
-        if (b_.source == Source::direct) return b_.x + y * w * c;
-        if (b_.source == Source::doubled) return b_.x + y / 2 * (w / 2) * c;
-        const float* above = b_.x + 2 * y * 2 * w * c;
-        k_.pool(above, above + 2 * w * c, w, c, raw_);
-        return raw_;
+    const float* source_row(int64_t y) const {
+        const int64_t w = b_.width, c = b_.channels;
+        return b_.source == Source::doubled ? b_.x + y / 2 * (w / 2) * c : b_.x + y * w * c;
     }
 
     void make_inner(int64_t y) {
         const int64_t w = b_.width, c = b_.channels;
-        float* to = inner_.row(y);
-        if (b_.x_channels < c) {
-            const float* from = source_row(y);
-            for (int64_t p = 0; p < w; ++p)
-                for (int64_t i = 0; i < b_.x_channels; ++i)
-                    to[p * c + i] = std::max(0.0f, from[p * b_.x_channels + i] * b_.scale[i] + b_.shift[i]);
-        } else if (b_.source == Source::doubled) {
+        if (b_.source == Source::planes) {
+            for (int64_t i = 0; i < c; ++i)
+                k_.plane_line(b_.x + (i * b_.height + y) * w, w, b_.scale[i], b_.shift[i], inner_[i].row(y));
+            return;
+        }
+        float* to = inner_[0].row(y);
+        if (b_.source == Source::doubled) {
             if (line_row_ != y / 2) k_.line(source_row(y), w / 2, c, b_.scale, b_.shift, lines_);
             line_row_ = y / 2;
             twice(lines_, w / 2, c, to);
@@ -150,17 +149,26 @@ class PairBand {
 
     void make_outer(int64_t y) {
         const int64_t w = b_.width, c = b_.channels, m = b_.first.mix.columns, d = b_.first.dilation;
-        const float* rows[3] = {inner_.row(y - d), inner_.row(y), inner_.row(y + d)};
+        const bool planes = b_.source == Source::planes;
         float* to = outer_.row(y);
         for (int64_t x = 0; x < w; x += chunk1_) {
             const int64_t n = std::min(chunk1_, w - x);
-            const float* at[3] = {rows[0] + x * c, rows[1] + x * c, rows[2] + x * c};
-            k_.depthwise(at, b_.first.taps, c, d, n, spread1_);
-            Mix mix = mix_of(b_.first.mix, spread1_, c, to + x * m, m);
+            const int64_t pixel = planes ? 1 : c;
+            for (size_t i = 0; i < inner_.size(); ++i) {
+                const float* at[3];
+                for (int r = 0; r < 3; ++r) at[r] = inner_[i].row(y + (r - 1) * d) + x * pixel;
+                if (planes)
+                    k_.plane_taps(at, b_.first.taps + i, c, d, n, spread1_ + static_cast<int64_t>(i) * chunk1_);
+                else
+                    k_.depthwise(at, b_.first.taps, c, d, n, spread1_);
+            }
+            Mix mix = planes ? mix_of_planes(b_.first.mix, spread1_, chunk1_, to + x * m, m)
+                             : mix_of(b_.first.mix, spread1_, c, to + x * m, m);
             mix.relu = true;
             if (b_.add != nullptr) {
                 mix.add = b_.add + (y * w + x) * m;
                 mix.add_stride = m;
+                mix.add_next = w * m;
                 mix.add_scale = b_.add_scale;
             }
             k_.mix(mix, n);
@@ -172,14 +180,16 @@ class PairBand {
         const int64_t w = b_.width, n = b_.second.mix.columns;
         if (b_.identity) return b_.x + y * w * n;
         if (b_.projection.weights == nullptr) return nullptr;
-        if (b_.source == Source::doubled) {
+        if (b_.source == Source::planes) {
+            k_.mix(mix_of_planes(b_.projection, b_.x + y * w, b_.height * w, residual_, n), w);
+        } else if (b_.source == Source::doubled) {
             if (projected_row_ != y / 2) {
-                k_.mix(mix_of(b_.projection, source_row(y), b_.x_channels, projected_, n), w / 2);
+                k_.mix(mix_of(b_.projection, source_row(y), b_.channels, projected_, n), w / 2);
                 twice(projected_, w / 2, n, residual_);
             }
             projected_row_ = y / 2;
         } else {
-            k_.mix(mix_of(b_.projection, source_row(y), b_.x_channels, residual_, n), w);
+            k_.mix(mix_of(b_.projection, source_row(y), b_.channels, residual_, n), w);
         }
         return residual_;
     }
@@ -194,23 +204,29 @@ class PairBand {
             const float* at[3] = {rows[0] + x * m, rows[1] + x * m, rows[2] + x * m};
             k_.depthwise(at, b_.second.taps, m, d, count, spread2_);
             Mix mix = mix_of(b_.second.mix, spread2_, m, ends ? result_ : b_.out + (y * w + x) * n, n);
+            if (!ends) mix.out_next = w * n;
             if (extra != nullptr) {
                 mix.add = extra + x * n;
                 mix.add_stride = n;
+                if (b_.identity) mix.add_next = w * n;
             }
             k_.mix(mix, count);
             if (!ends) continue;
             k_.line(result_, count, n, b_.head_scale, b_.head_shift, active_);
-            k_.mix(mix_of(b_.head, active_, n, heads_, b_.head.columns), count);
-            scatter(heads_, b_.head.columns, count, b_.heads, b_.height * w, b_.out + y * w + x);
+            k_.heads(active_, count, n, b_.head.weights, b_.head.bias, b_.heads, b_.height * w, b_.out + y * w + x);
+        }
+        if (b_.pooled != nullptr && y % 2 == 1) {  // bands begin at even rows
+            const float* below = b_.out + y * w * n;
+            k_.pool(below - w * n, below, w / 2, n, b_.pooled + y / 2 * (w / 2) * n);
         }
     }
 
     const PairBlock& b_;
     const PlanesTable& k_;
     int64_t rows1_, rows2_, chunk1_, chunk2_;
-    Ring inner_, outer_;
-    float *spread1_, *spread2_, *raw_, *lines_, *projected_, *residual_, *result_, *active_, *heads_;
+    std::vector<Ring> inner_;  // one, or one for each plane
+    Ring outer_;
+    float *spread1_, *spread2_, *lines_, *projected_, *residual_, *result_, *active_;
     int64_t line_row_ = -1, projected_row_ = -1;
 };
 
@@ -237,13 +253,12 @@ class DecoderBand {
             need += Ring::need(4, width(s), net_.scale[s].channels) + rounded(chunk_of(net_.scale[s].channels) * net_.scale[s].channels);
         }
         const int64_t c = net_.scale[0].channels, chunk = chunk_of(c);
-        from.start(need + rounded(chunk * net_.last.columns) + rounded(chunk * net_.head.columns));
+        from.start(need + rounded(chunk * net_.last.columns));
         for (int s = 0; s < 4; ++s) {
             ring_[s] = Ring(from, 4, height(s), width(s), net_.scale[s].channels);
             spread_[s] = from.take(static_cast<size_t>(chunk_of(net_.scale[s].channels) * net_.scale[s].channels));
         }
         active_ = from.take(static_cast<size_t>(chunk * net_.last.columns));
-        heads_ = from.take(static_cast<size_t>(chunk * net_.head.columns));
         // Depthwise rows that are needed at every scale, and rows of t around them.
         wanted_[0] = {first, last};
         for (int s = 0; s < 4; ++s) {
@@ -304,6 +319,7 @@ class DecoderBand {
             mix.add = to.skip + (row * width(s - 1)) * to.channels + x * both;
             mix.add_scale = to.add_scale;
             mix.add_stride = both;
+            mix.add_next = 2 * width(s - 1) * to.channels;
             k_.mix(mix, n);
         }
     }
@@ -312,15 +328,15 @@ class DecoderBand {
         Mix mix = mix_of(net_.last, spread_[0], net_.scale[0].channels, active_, net_.last.columns);
         mix.relu = true;
         k_.mix(mix, n);
-        k_.mix(mix_of(net_.head, active_, net_.last.columns, heads_, net_.head.columns), n);
-        scatter(heads_, net_.head.columns, n, net_.heads, net_.height * net_.width, net_.out + y * net_.width + x);
+        k_.heads(active_, n, net_.last.columns, net_.head.weights, net_.head.bias, net_.heads, net_.height * net_.width,
+                 net_.out + y * net_.width + x);
     }
 
     const PlainDecoder& net_;
     const PlanesTable& k_;
     Ring ring_[4];
     float* spread_[4];
-    float *active_, *heads_;
+    float* active_;
     Range wanted_[4], rows_[4];
 };
 

@@ -12,7 +12,8 @@ namespace aprcnn {
 // weights: blocks of 2 x lanes columns, or of lanes where no more are left; in a block [k][column]. columns: whole blocks.
 struct Mix {
     const float* x;
-    int64_t x_stride;
+    int64_t x_stride;  // from pixel to pixel
+    int64_t k_stride;  // from channel to channel: 1, unless x_stride is
     int64_t channels;
     const float* weights;
     const float* bias;
@@ -20,9 +21,11 @@ struct Mix {
     const float* add;
     const float* add_scale;
     int64_t add_stride;
+    int64_t add_next;  // from what is added now to what will be soon
     bool relu;
     float* out;
     int64_t out_stride;
+    int64_t out_next;  // from what is written now to what will be soon, where it is not in the cache
 };
 
 struct PlanesTable {
@@ -34,6 +37,12 @@ struct PlanesTable {
     void (*line)(const float* x, int64_t pixels, int64_t channels, const float* scale, const float* shift, float* out);
     // Largest of 2 x 2 pixels.
     void (*pool)(const float* above, const float* below, int64_t pixels, int64_t channels, float* out);
+    // The same as line and depthwise for one plane of an image; taps [9][tap_stride].
+    void (*plane_line)(const float* x, int64_t pixels, float scale, float shift, float* out);
+    void (*plane_taps)(const float* const* rows, const float* taps, int64_t tap_stride, int64_t dilation, int64_t pixels, float* out);
+    // out[head][p] = bias[head] + sum over k of x[p][k] weights[k][head]; `columns` is a register's width.
+    void (*heads)(const float* x, int64_t pixels, int64_t channels, const float* weights, const float* bias, int64_t heads,
+                  int64_t plane_size, float* out);
 };
 
 extern const PlanesTable planes_plain;
@@ -61,13 +70,12 @@ struct Separable {
     Pointwise mix;
 };
 
-enum class Source { direct, pooled, doubled };
+enum class Source { direct, doubled, planes };
 
 // out = second(max(0, first(max(0, scale source + shift)) + add add_scale)) + residual
 struct PairBlock {
-    const float* x = nullptr;  // [.][.][x_channels]: the block's size, twice or half of it
-    int64_t x_channels = 0;    // fewer than `channels` only for a direct source: zeros make up for the rest
-    int64_t channels = 0;      // of the first taps: whole registers
+    const float* x = nullptr;  // [.][.][channels]: the block's size or half of it; or [channels][height][width]
+    int64_t channels = 0;      // of the source: whole registers, but for planes
     Source source = Source::direct;
     const float* scale = nullptr;
     const float* shift = nullptr;
@@ -82,7 +90,8 @@ struct PairBlock {
     const float* head_scale = nullptr;
     const float* head_shift = nullptr;
     int64_t heads = 0;
-    float* out = nullptr;  // [height][width][columns], or [heads][height][width]
+    float* out = nullptr;     // [height][width][columns], or [heads][height][width]
+    float* pooled = nullptr;  // [height / 2][width / 2][columns]: the largest of 2 x 2 results, too; or null
 };
 
 // Rows first..last-1 of the result.
