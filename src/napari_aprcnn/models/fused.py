@@ -78,7 +78,7 @@ def _style_of(coarse: NDArray[np.float32]) -> NDArray[np.float32]:
     """As `style_vector`, of (h, w, C)."""
     mean = coarse.sum(axis=1).mean(axis=0, dtype=np.float64) / coarse.shape[1]
     norm = max(float(np.sqrt((mean**2).sum())), float(np.finfo(np.float32).tiny))
-    return (mean / norm).astype(np.float32)
+    return np.asarray(mean / norm, np.float32)
 
 
 def _norm(layer: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
