@@ -260,7 +260,7 @@ class FusedFamily(nn.Module):
             for number, one in enumerate(pairs):
                 begins = number == 0
                 ends = number == len(pairs) - 1
-                source, out = out, room(f"skip {scale}" if ends else f"half {scale}", *like)
+                source, out = out, room(f"skip {scale}" if ends else f"work {scale}", *like)
                 kept = self._encoder_projections[scale]
                 projection = self._pack(f"p{scale}", kept) if begins and kept is not None else None
                 how = planes.PLANES if begins and not scale else planes.DIRECT
@@ -322,7 +322,7 @@ class FusedFamily(nn.Module):
                 x, source = raised, planes.DIRECT
             for number, one in enumerate(pairs):
                 ends = scale == 0 and number == len(pairs) - 1
-                out = y if ends else room(f"out {scale}.{number}", *like)
+                out = y if ends else room(f"work {scale}" if number == 0 else f"out {scale}", *like)
                 more: dict[str, Any] = {"head": (self._pack("head", self._head), *self._head_norm)} if ends else {}
                 if number == 0:
                     more |= {"add": (skips[scale], one.skip_scale), "projection": self._pack(f"d{scale}", projection)}

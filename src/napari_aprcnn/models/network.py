@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from napari_aprcnn.errors import ImageDtypeError, ImageError, ImageValueError
 from napari_aprcnn.models.family import CellposeFamily
+from napari_aprcnn.models.fused import FusedFamily
 from napari_aprcnn.models.inputs import network_input
 from napari_aprcnn.models.optimise import for_inference
 
@@ -133,6 +134,11 @@ class Network:
         if check is not None:
             check()
         return cast("tuple[Tensor, Tensor]", self._fast(x))
+
+    def release(self) -> None:
+        """Free what the network keeps between calls to run faster; the next call takes it again."""
+        if isinstance(self._fast, FusedFamily):
+            self._fast.release()
 
     @staticmethod
     def _checked(planes: NDArray[Any] | Tensor) -> Tensor:

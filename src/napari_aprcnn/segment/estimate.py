@@ -12,9 +12,10 @@ from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.models.zoo import card_of
 from napari_aprcnn.segment.memory import words_bytes
 from napari_aprcnn.segment.pipeline import memory_budget, resolve_mode
-from napari_aprcnn.segment.plan import Task, make_plan
+from napari_aprcnn.segment.plan import Task, cost_of, make_plan
 from napari_aprcnn.segment.scale import scale_for
 from napari_aprcnn.segment.source import map_image
+from napari_aprcnn.segment.speeds import speeds
 from napari_aprcnn.segment.volume_run import TYPICAL_PRR, margin_of, on_voxels, pace_of, plan_volume
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def estimate(
     plan = make_plan(task, config.tiles, budget=memory_budget(config), keep_flows=config.keep_flows)
     seconds = plan.seconds
     if known is None:
-        seconds *= 1.0 + min(1.0, FIRST_PASS_PX / plan.network_px)
+        first_px = min(FIRST_PASS_PX, plan.network_px)
+        seconds += speeds().diameter_s + first_px * cost_of(architecture).seconds_per_px
     return _worded(plan, seconds)
 
 

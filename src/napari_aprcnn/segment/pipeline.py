@@ -118,7 +118,11 @@ def segment(
             run = VolumeRun(**common)
         else:
             run = Run(**common, mode=mode, architecture=str(getattr(network.card, "architecture", "")))
-        store, plan = run.execute()
+        try:
+            store, plan = run.execute()
+        finally:
+            if hasattr(network, "release"):
+                network.release()  # nobody knows whether there will be another run
     readout = _readout(run, plan, memory, seconds=time.perf_counter() - started)
     result = _result(source, store, readout, _replayable(config, run, plan))
     if isinstance(run, VolumeRun):

@@ -16,6 +16,7 @@ from napari_aprcnn.models.network import PASS_PX
 from napari_aprcnn.segment.blocks import Block, cut_blocks
 from napari_aprcnn.segment.memory import words_bytes
 from napari_aprcnn.segment.planes import ORIENTATIONS
+from napari_aprcnn.segment.speeds import speeds
 from napari_aprcnn.segment.tiles import SMALLEST_TILE, TileGrid, plan_tiles
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ LEAST_CORE = 32  # voxels; thinner blocks are nearly all halo
 NETWORK_STAGE = 20  # bytes per network pixel of a plane: canvas, outputs, weights, copies while resizing
 KERNEL_2D, KERNEL_3D = 24, 28  # bytes per voxel from flows to masks
 MARGIN = 1.1
-MASKS_S_PER_VOXEL = 1.5e-7
 FIXED_BYTES = 25_000_000  # what torch and the libraries set up at their first use
 
 
@@ -57,25 +57,29 @@ class Cost:
 
 
 COSTS = {
-    "faster_v3": Cost(220, 0.4e-6),
-    "fastcellpose": Cost(220, 0.35e-6),
-    "faster_v2": Cost(220, 0.7e-6),
-    "faster_v1": Cost(240, 1.1e-6),
-    "compressed_dsc": Cost(560, 2e-6),
-    "cellpose_dsc": Cost(560, 3e-6),
-    "compressed": Cost(560, 3e-6),
-    "upsample": Cost(560, 5e-6),
-    "dilated": Cost(560, 5e-6),
-    "cellpose": Cost(560, 6e-6),
+    "faster_v3": Cost(200, 0.1e-6),
+    "faster_v2": Cost(310, 0.16e-6),
+    "faster_v1": Cost(370, 0.22e-6),
+    "fastcellpose": Cost(280, 0.45e-6),
+    "compressed_dsc": Cost(590, 0.65e-6),
+    "cellpose_dsc": Cost(700, 1.1e-6),
+    "compressed": Cost(640, 2.5e-6),
+    "upsample": Cost(640, 3.3e-6),
+    "dilated": Cost(640, 3.3e-6),
+    "cellpose": Cost(640, 4.2e-6),
 }
 WIDE_S_PER_PX = 2e-6
 _MEASURED: dict[str, float] = {}
 
 
 def cost_of(architecture: str) -> Cost:
-    """Return what an architecture takes; the most, where it is unknown. Speeds of earlier runs replace the table's."""
+    """Return what an architecture takes; the most, where it is unknown.
+
+    Speeds of earlier runs in this process go before those of a calibration, and these before the table's.
+    """
     cost = COSTS.get(architecture, COSTS["cellpose"])
-    return Cost(cost.bytes_per_px, _MEASURED.get(architecture, cost.seconds_per_px))
+    calibrated = speeds().network_s_per_px.get(architecture, cost.seconds_per_px)
+    return Cost(cost.bytes_per_px, _MEASURED.get(architecture, calibrated))
 
 
 def remember_speed(architecture: str, seconds: float, pixels: int) -> None:
@@ -302,8 +306,9 @@ def _finish(
             n_tiles += grid.n_tiles * n_planes
             pixels += grid.pixels * n_planes
     repeats = task.n_times * (1 if volume else task.shape[0])
-    masks = voxels * repeats * MASKS_S_PER_VOXEL
-    seconds = pixels * repeats * cost_of(task.architecture).seconds_per_px + masks
+    machine = speeds()
+    masks = voxels * repeats * (machine.masks_s_per_voxel if volume else machine.masks_s_per_px)
+    seconds = pixels * repeats * cost_of(task.architecture).seconds_per_px + n_tiles * repeats * machine.tile_s + masks
     return Plan(
         tile, _batch(task, tile), blocks, memory, keep, n_tiles * repeats, pixels * repeats, seconds, masks, reduced
     )

@@ -15,6 +15,7 @@ from napari_aprcnn.segment.blocks import Block, adopt, cut_blocks
 from napari_aprcnn.segment.memory import words_bytes
 from napari_aprcnn.segment.scale import Scale
 from napari_aprcnn.segment.sizes import drop_small
+from napari_aprcnn.segment.speeds import speeds
 from napari_aprcnn.segment.store import Store
 from napari_aprcnn.segment.volume_flows import move_outlines
 from napari_aprcnn.segment.volume_heads import decode_stardist, decode_three_class, settings_of
@@ -63,8 +64,16 @@ def remember_pace(model: str, device: str, *, took: float, expected: float, voxe
 
 
 def pace_of(model: str, device: str) -> float:
-    """Return what expected seconds are to be multiplied with; 1 before a first run."""
-    return _PACE.get((model, device), 1.0)
+    """Return what expected seconds are to be multiplied with; before a first run the calibration's, or 1."""
+    if (model, device) in _PACE:
+        return _PACE[model, device]
+    return speeds().volume_pace.get(model, 1.0) if _on_cpu(device) else 1.0
+
+
+def _on_cpu(device: str) -> bool:
+    import torch
+
+    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
 
 
 def margin_of(config: VolumeNetConfig, zoom: float) -> tuple[int, int, int]:
