@@ -22,6 +22,7 @@ from napari_aprcnn._napari.result_layers import (
     pyramid_layer,
     remove_preview,
 )
+from napari_aprcnn._napari.run_records import note_run
 from napari_aprcnn._napari.slice_particles import SliceParticles
 from napari_aprcnn.errors import AprcnnError
 
@@ -147,12 +148,15 @@ class Runner:
 
         def finish(output: SegmentOutput) -> None:
             remove_preview(self._viewer, image.name)
+            run = note_run(output.result.readout, image.name)
             for kind, values in (("probability", output.probability), ("flows", output.flows_rgb)):
                 if values is not None:
                     self._publish(values, kind, image.name, placement, show.rerun, output)  # type: ignore[arg-type]
             self._publish_particles(output, image, mapping, show)
             live = self._live
-            layer = self._publish(output.result.labels, "nuclei", image.name, placement, show.rerun, output, live=live)
+            layer = self._publish(
+                output.result.labels, "nuclei", image.name, placement, show.rerun, output, live=live, run=run
+            )
             self._diameters[image.name] = output.result.readout.diameter_px
             self.outlines.keep(output.result, layer, placement, image.name)
             if (show.probability and output.probability is None) or (show.flows and output.flows_rgb is None):
@@ -342,6 +346,7 @@ class Runner:
         output: SegmentOutput,
         *,
         live: LiveLabels | None = None,
+        run: str = "",
     ) -> Any:
         result = output.result
         return publish(
@@ -351,7 +356,7 @@ class Runner:
             source=source,
             placement=placement,
             rerun=rerun,
-            record={"config": result.config.to_json(), "readout": result.readout.to_json()},
+            record={"config": result.config.to_json(), "readout": result.readout.to_json(), "run": run},
             live=live,
         )
 

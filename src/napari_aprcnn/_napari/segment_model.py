@@ -17,6 +17,7 @@ from napari_aprcnn._napari.fields import get_value, with_value
 from napari_aprcnn._napari.image_model import ImageModel
 from napari_aprcnn._napari.jobs import Job, Outcome
 from napari_aprcnn._napari.model_choice import listen, stop_listening
+from napari_aprcnn._napari.run_records import events
 from napari_aprcnn._napari.runner import Runner, Show, State
 from napari_aprcnn._napari.settings import Preferences, Settings, load_settings, save_settings
 from napari_aprcnn._napari.volume_model import VolumeModel, default_model
@@ -93,6 +94,7 @@ class SegmentModel:
         self.volumes.changed.connect(self._reduction_changed)
         self._viewer = viewer
         listen(viewer, self, "take_model")
+        events.calibrated.connect(self.update_estimate)
         self.look_at_machine()
         self.update_estimate()
 
@@ -368,6 +370,7 @@ class SegmentModel:
             return
         self._closed = True
         stop_listening(self._viewer, self)
+        events.calibrated.disconnect(self.update_estimate, missing_ok=True)
         self.remember()
         self._tasks.clear()
         self.volumes.forget()
