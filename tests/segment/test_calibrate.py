@@ -15,7 +15,7 @@ from napari_aprcnn.segment.calibrate import _work, calibrate, made_up_nuclei
 from napari_aprcnn.segment.estimate import estimate
 from napari_aprcnn.segment.speeds import MachineSpeeds, load_speeds, machine_key, save_speeds, speeds_path
 
-PX, TILE, MASK_2D, MASK_3D, FIRST = 3e-7, 2e-3, 4e-8, 9e-8, 0.25
+PX, PASS, MASK_2D, MASK_3D, FIRST, STACK = 3e-7, 2e-3, 4e-8, 9e-8, 0.25, 1e-7
 
 
 @pytest.fixture(autouse=True)
@@ -29,21 +29,25 @@ def _fresh(tmp_path, monkeypatch):
 
 
 def _machine(calls: list[SegmentConfig]):
-    """A machine whose runs take exactly what the model of time says, each third one twice as long."""
+    """A machine whose runs take exactly what the model of time says, each fourth one twice as long."""
     cards = {card.name: card for card in list_models()}
 
     def segment(image, *, config, should_cancel=None):
         calls.append(config)
         if should_cancel is not None and should_cancel():
             raise CancelledError("stop")
-        card, slow = cards[config.model], 2.0 if len(calls) % 3 == 1 else 1.0
+        card, slow = cards[config.model], 2.0 if len(calls) % 4 == 1 else 1.0
         if card.volume is not None:
             stages = {"network": 2.0 * slow, "masks": 0.5 * slow}
         else:
-            px, tiles, voxels = _work(image.shape, card)
-            stages = {"network": px * PX + tiles * TILE, "masks": voxels * (MASK_2D if image.ndim == 2 else MASK_3D)}
+            px, voxels = _work(image.shape, card)
+            flat = image.ndim == 2
+            stages = {
+                "network": px * (PX if flat else PX + STACK) + PASS,
+                "masks": voxels * (MASK_2D if flat else MASK_3D),
+            }
             if config.diameter_px is None:
-                stages["diameter"] = FIRST + px * PX + tiles * TILE
+                stages["diameter"] = FIRST + px * PX
         stages = {name: seconds * slow for name, seconds in stages.items()}
         return SimpleNamespace(config=config, readout=SimpleNamespace(stages=stages, prr=4.0))
 
@@ -56,7 +60,8 @@ def test_a_calibration_finds_the_speeds_of_the_machine():
     found = calibrate(progress=lambda share, words: told.append(share), segment=_machine(calls), threads=3)
     assert set(found.network_s_per_px) == {"faster_v1", "faster_v2", "faster_v3", "fastcellpose"}
     assert found.network_s_per_px["faster_v1"] == pytest.approx(PX)
-    assert (found.tile_s, found.masks_s_per_px) == (pytest.approx(TILE), pytest.approx(MASK_2D))
+    assert (found.pass_s, found.masks_s_per_px) == (pytest.approx(PASS), pytest.approx(MASK_2D))
+    assert found.stack_s_per_px == pytest.approx(STACK)
     assert (found.masks_s_per_voxel, found.diameter_s) == (pytest.approx(MASK_3D), pytest.approx(FIRST))
     assert set(found.volume_pace) == {card.name for card in list_models() if card.volume is not None}
     assert found.machine == machine_key(3)
@@ -72,8 +77,8 @@ def test_estimates_follow_the_calibration():
     before = estimate((1024, 1024), np.uint16, config).seconds
     save_speeds(calibrate(segment=_machine([])))
     found = estimate((1024, 1024), np.uint16, config)
-    px, tiles, voxels = _work((1024, 1024), list_models()[0])
-    assert found.seconds == pytest.approx(px * PX + tiles * TILE + voxels * MASK_2D)
+    px, voxels = _work((1024, 1024), list_models()[0])
+    assert found.seconds == pytest.approx(px * PX + PASS + voxels * MASK_2D)
     assert found.seconds != before
     # The first pass is looked for where no diameter is given.
     assert estimate((1024, 1024), np.uint16, SegmentConfig()).seconds > found.seconds + FIRST
@@ -99,7 +104,7 @@ def test_speeds_of_another_machine_are_not_used():
     assert load_speeds().machine == "a supercomputer"
 
 
-@pytest.mark.parametrize("content", ["", "[1, 2]", '{"tile_s": "slow"}', '{"unknown": 1}'])
+@pytest.mark.parametrize("content", ["", "[1, 2]", '{"pass_s": "slow"}', '{"unknown": 1}'])
 def test_a_damaged_file_is_as_none(content):
     speeds_path().write_text(content, encoding="utf-8")
     assert load_speeds() is None

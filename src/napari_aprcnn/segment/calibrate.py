@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["calibrate", "made_up_nuclei"]
 
 EDGES = (384, 1024)
-STACK = (16, 128, 128)
+STACK = (24, 160, 160)
 VOLUME = (48, 96, 96)
 DIAMETER_PX = 25.0
-REPEATS = 2
+REPEATS = 3
 LOOK_S = 0.2
 
 Segment = Callable[..., "SegmentationResult"]
@@ -148,10 +148,10 @@ def calibrate(
     measured = MachineSpeeds()
     network: dict[str, float] = {}
     for number, card in enumerate(planar):
-        per_px, tile_s, per_voxel = _planar(runs, card)
+        per_px, pass_s, per_voxel = _planar(runs, card)
         network[card.architecture] = per_px
         if number == 0:
-            measured = measured.replace(tile_s=tile_s, masks_s_per_px=per_voxel, **_first(runs, card, per_px, tile_s))
+            measured = measured.replace(pass_s=pass_s, masks_s_per_px=per_voxel, **_first(runs, card, per_px, pass_s))
     pace = {card.name: _pace(runs, card) for card in deep}
     used = threads or usable_threads()
     return measured.replace(
@@ -176,39 +176,41 @@ def _others_busy() -> bool:
     return bool(psutil.cpu_percent() - me.cpu_percent() / (psutil.cpu_count() or 1) > 10.0)
 
 
-def _work(shape: tuple[int, ...], card: ModelCard) -> tuple[int, int, int]:
-    """Pixels of the network, tiles and voxels of a run on made-up nuclei."""
+def _work(shape: tuple[int, ...], card: ModelCard) -> tuple[int, int]:
+    """Pixels of the network and voxels of a run on made-up nuclei."""
     trained = float(card.diameter_px)
     depth, height, width = (1, *shape) if len(shape) == 2 else shape
     scale = scale_for(DIAMETER_PX, trained, None)
     mode = "2d" if len(shape) == 2 else "planes"
     task = Task(mode, 1, (depth, height, width), scale, DIAMETER_PX, card.architecture)  # type: ignore[arg-type]
     plan = make_plan(task, SegmentConfig().tiles, budget=1 << 40, keep_flows=False)
-    return plan.network_px, plan.n_tiles, depth * height * width
+    return plan.network_px, depth * height * width
 
 
 def _planar(runs: _Runs, card: ModelCard) -> tuple[float, float, float]:
-    """Seconds a pixel, a tile, and a pixel of the masks, from a small and a large plane."""
+    """Seconds a pixel, a pass, and a pixel of the masks, from a small and a large plane."""
     words = f"{card.name}, planes"
     (small, large), (few, many) = zip(
         *((runs.best((e, e), words, model=card.name, diameter_px=DIAMETER_PX)[0], _work((e, e), card)) for e in EDGES),
         strict=True,
     )
     per_px = max((large["network"] - small["network"]) / max(many[0] - few[0], 1), 1e-10)
-    tile_s = max(0.0, (small["network"] - per_px * few[0]) / few[1])
-    return per_px, tile_s, max(large.get("masks", 0.0), 1e-6) / many[2]
+    pass_s = max(0.0, small["network"] - per_px * few[0])
+    return per_px, pass_s, max(large.get("masks", 0.0), 1e-6) / many[1]
 
 
-def _first(runs: _Runs, card: ModelCard, per_px: float, tile_s: float) -> dict[str, float]:
-    """The masks of a volume, and the first pass that looks for the diameter."""
+def _first(runs: _Runs, card: ModelCard, per_px: float, pass_s: float) -> dict[str, float]:
+    """The first pass that looks for the diameter, and what stacks take more."""
     found, _ = runs.best((EDGES[0], EDGES[0]), "the diameter", model=card.name)
-    px, tiles, _ = _work((EDGES[0], EDGES[0]), card)
-    diameter_s = max(0.0, found.get("diameter", 0.0) - per_px * px - tile_s * tiles)
-    stack, _ = runs.best(
-        STACK, f"{card.name}, a stack", model=card.name, diameter_px=DIAMETER_PX, dimensionality="planes"
-    )
-    per_voxel = max(stack.get("masks", 0.0), 1e-6) / _work(STACK, card)[2]
-    return {"diameter_s": diameter_s, "masks_s_per_voxel": per_voxel}
+    px, _ = _work((EDGES[0], EDGES[0]), card)
+    words = f"{card.name}, a stack"
+    stack, _ = runs.best(STACK, words, model=card.name, diameter_px=DIAMETER_PX, dimensionality="planes")
+    stack_px, voxels = _work(STACK, card)
+    return {
+        "diameter_s": max(0.0, found.get("diameter", 0.0) - per_px * px),
+        "masks_s_per_voxel": max(stack.get("masks", 0.0), 1e-6) / voxels,
+        "stack_s_per_px": max(0.0, (stack["network"] - pass_s) / stack_px - per_px),
+    }
 
 
 def _pace(runs: _Runs, card: ModelCard) -> float:

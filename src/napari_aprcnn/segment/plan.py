@@ -308,7 +308,8 @@ def _finish(
     repeats = task.n_times * (1 if volume else task.shape[0])
     machine = speeds()
     masks = voxels * repeats * (machine.masks_s_per_voxel if volume else machine.masks_s_per_px)
-    seconds = pixels * repeats * cost_of(task.architecture).seconds_per_px + n_tiles * repeats * machine.tile_s + masks
+    per_px = cost_of(task.architecture).seconds_per_px + (machine.stack_s_per_px if volume else 0.0)
+    seconds = repeats * (pixels * per_px + len(blocks) * machine.pass_s) + masks
     return Plan(
         tile, _batch(task, tile), blocks, memory, keep, n_tiles * repeats, pixels * repeats, seconds, masks, reduced
     )

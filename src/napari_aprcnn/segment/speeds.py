@@ -1,7 +1,8 @@
 """How fast this machine is: measured once, kept in a file, used by every estimate from then on.
 
-A run's time is modelled as ``pixels of the network x seconds a pixel + tiles x seconds a tile + voxels x seconds a
-voxel for the masks``, plus the first pass that finds the diameter. Without a calibration the seconds are those of
+A run's time is modelled as ``pixels of the network x seconds a pixel + passes x seconds a pass + voxels x seconds a
+voxel for the masks``, plus the first pass that finds the diameter; a pass is a plane, or a block of a stack that is
+seen along three axes. Without a calibration the seconds are those of
 two threads of the machine that the package is developed on; with one they are this machine's. What runs in this
 process really took goes before both.
 """
@@ -40,8 +41,10 @@ class MachineSpeeds(Frozen):
         Threads that were used.
     network_s_per_px
         Seconds a pixel of the network, by architecture.
-    tile_s
-        Seconds a tile beside its pixels.
+    pass_s
+        Seconds a pass beside its pixels.
+    stack_s_per_px
+        Seconds a pixel of the network more where stacks are seen along three axes: resizing, averaging.
     masks_s_per_px, masks_s_per_voxel
         From flows to masks, in 2D and in 3D.
     diameter_s
@@ -58,7 +61,8 @@ class MachineSpeeds(Frozen):
     created: str = ""
     threads: int = 0
     network_s_per_px: dict[str, float] = Field(default_factory=dict)
-    tile_s: float = 4e-4
+    pass_s: float = 5e-3
+    stack_s_per_px: float = 5e-8
     masks_s_per_px: float = 5e-8
     masks_s_per_voxel: float = 1.0e-7
     diameter_s: float = 0.06
