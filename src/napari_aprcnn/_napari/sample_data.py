@@ -8,6 +8,7 @@ __all__ = [
     "culture",
     "large_nuclei",
     "muscle",
+    "open_sample",
     "ovule_3d",
     "simulated_cauliflower_3d",
     "simulated_compact_3d",
@@ -20,7 +21,8 @@ __all__ = [
 _SEEDS = {"cystic": 3, "compact": 3, "cauliflower": 3}
 
 
-def _open(name: str) -> list[LayerData]:
+def open_sample(name: str) -> list[LayerData]:
+    """Read a sample of the package by its name: `napari_aprcnn.io.samples.list_samples`."""
     from napari_aprcnn.io.samples import list_samples, sample_path
 
     layers = read(str(sample_path(name)))
@@ -38,32 +40,32 @@ def _open(name: str) -> list[LayerData]:
 
 def culture() -> list[LayerData]:
     """Dense culture, 2D, 8 bit."""
-    return _open("culture")
+    return open_sample("culture")
 
 
 def large_nuclei() -> list[LayerData]:
     """Large nuclei, 2D, 8 bit."""
-    return _open("large-nuclei")
+    return open_sample("large-nuclei")
 
 
 def u2os() -> list[LayerData]:
     """U2OS cells in Hoechst, 2D, 16 bit."""
-    return _open("u2os")
+    return open_sample("u2os")
 
 
 def muscle() -> list[LayerData]:
     """Mouse muscle section in DAPI, 2D, 16 bit."""
-    return _open("muscle")
+    return open_sample("muscle")
 
 
 def ovule_3d() -> list[LayerData]:
     """Arabidopsis ovule, 3D, with its voxel size."""
-    return _open("ovule-3d")
+    return open_sample("ovule-3d")
 
 
 def stardist_3d() -> list[LayerData]:
     """Small volume of 51 nuclei, 3D."""
-    return _open("stardist-3d")
+    return open_sample("stardist-3d")
 
 
 def simulated_cystic_3d() -> list[LayerData]:

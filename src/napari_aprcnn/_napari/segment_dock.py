@@ -19,9 +19,11 @@ from qtpy.QtWidgets import (
 )
 
 from napari_aprcnn._napari.dock_tools import Scroll, in_worker, notify
+from napari_aprcnn._napari.first_run import FirstRun
 from napari_aprcnn._napari.segment_model import SegmentModel
 from napari_aprcnn._napari.settings import preferences
 from napari_aprcnn._napari.views.advanced_box import AdvancedBox
+from napari_aprcnn._napari.views.first_run_box import FirstRunBox
 from napari_aprcnn._napari.views.fold import Fold
 from napari_aprcnn._napari.views.image_box import ImageBox
 from napari_aprcnn._napari.views.inputs import ChoiceBox, NumberBox
@@ -59,6 +61,7 @@ class SegmentDock(QWidget):
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self._poll)
         self.model = SegmentModel(napari_viewer, launch=_launch, backend=backend, preferences=preferences())
+        self.guide = FirstRun(napari_viewer, self.model, open_dock=partial(_open_dock, napari_viewer))
         self._build()
         self.model.changed.connect(self._refresh)
         self.model.notified.connect(notify)
@@ -77,6 +80,8 @@ class SegmentDock(QWidget):
         form = QFormLayout()
         form.setVerticalSpacing(5)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        self.first_run = FirstRunBox(self.guide)
+        layout.addWidget(self.first_run)
         layout.addLayout(form)
         self.images = ImageBox(self.model.images, form, self)
         self.models = ModelBox(self.model)
@@ -257,6 +262,10 @@ class SegmentDock(QWidget):
             self._timer.stop()
             self.model.close()
         return bool(super().event(event))
+
+
+def _open_dock(viewer: Any, name: str) -> None:
+    viewer.window.add_plugin_dock_widget("napari-aprcnn", name)
 
 
 def _launch(function: Callable[[], None]) -> None:

@@ -42,6 +42,8 @@ class Settings(Frozen):
         The advanced options are unfolded.
     folder
         Folder that the file dialogs start in.
+    guide
+        The three steps of a first run are shown.
     """
 
     config: SegmentConfig = SegmentConfig()
@@ -54,6 +56,7 @@ class Settings(Frozen):
     rerun: Literal["replace", "version"] = "replace"
     advanced_open: bool = False
     folder: str = ""
+    guide: bool = True
 
 
 class Preferences(Frozen):
