@@ -71,7 +71,7 @@ def test_small_tiles_side_by_side_give_the_same():
 
 def test_border_of_zeros_is_added_and_removed():
     network = FakeNetwork()
-    outputs = _tiler(network, border_px=24).run(torch.ones((1, 32, 50)))
+    outputs = _tiler(network, border_px=24).run(torch.rand((1, 32, 50)))
     assert outputs.shape == (1, 3, 32, 50)
     assert network.shapes == [(1, 80, 112)]
 
@@ -108,3 +108,43 @@ def test_every_tile_is_handed_out_in_its_place():
 
     tiler.run(plane, on_output=take)
     assert (seen > 0).all()
+
+
+def test_what_was_never_imaged_is_not_computed():
+    """A mosaic: nuclei in one corner, one value elsewhere."""
+    image, _ = blobs((256, 256))
+    plane = torch.full((1, 1024, 1024), -0.11)
+    plane[:, :256, :256] = torch.from_numpy(((image - 100.0) / 900.0).astype(np.float32))
+    network, told = FakeNetwork(), []
+    tiler = _tiler(network, tile_px=256)
+    tiler.on_tile = lambda pixels, tiles: told.append(tiles)
+    out = tiler.run(plane)
+    computed = sum(shape[0] for shape in network.shapes)
+    assert 1 <= computed <= 4
+    assert sum(told) > 3 * computed, "progress counts them all"
+    np.testing.assert_allclose(out[0, 2, 400:, 400:].numpy(), -20, rtol=1e-5)
+    assert (out[0, :2, 400:, 400:] == 0).all()
+    whole = _tiler(FakeNetwork()).run(plane)
+    np.testing.assert_allclose(out[0, :, :200, :200].numpy(), whole[0, :, :200, :200].numpy(), atol=1e-2)
+
+
+def test_empty_planes_of_a_stack_are_not_computed():
+    planes = torch.cat([_plane((96, 96)), torch.full((3, 96, 96), 0.2), _plane((96, 96)).flip(1)])
+    network = FakeNetwork()
+    out = _tiler(network).run(planes)
+    assert sum(shape[0] for shape in network.shapes) == 2
+    assert (out[1:4, 2] == -20).all()
+    np.testing.assert_array_equal(out[4].numpy(), _tiler(FakeNetwork()).run(planes[4:])[0].numpy())
+
+
+def test_a_run_without_anything_to_see_can_still_be_cancelled():
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop():
+        raise Stop
+
+    tiler = _tiler(FakeNetwork())
+    tiler.check = stop
+    with pytest.raises(Stop):
+        tiler.run(torch.zeros(2, 64, 64))

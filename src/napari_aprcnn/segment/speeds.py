@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import platformdirs
@@ -73,12 +74,11 @@ class MachineSpeeds(Frozen):
 
 def machine_key(threads: int) -> str:
     """Name what speeds depend on; a calibration holds for as long as this stays the same."""
-    from napari_aprcnn import __version__
     from napari_aprcnn._kernels import instruction_set
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processor = platform.processor() or platform.machine()
-    return f"{platform.node()}, {processor}, {cores} cores, {threads} threads, {instruction_set()}, {__version__}"
+    return f"{platform.node()}, {processor}, {cores} cores, {threads} threads, {instruction_set()}, {version('napari-aprcnn')}"
 
 
 def speeds_path() -> Path:

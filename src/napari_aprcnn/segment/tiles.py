@@ -26,6 +26,7 @@ SLACK = 1.125  # a plane up to this much larger than a tile is one tile: overlap
 LEAST_OVERLAP = 64  # the outputs need this much context, in network pixels
 DEAD_RIM = 0.25  # share of an overlap next to a tile's edge that gets no weight
 SMALLEST_TILE = 128
+NOTHING = -20.0  # logit where there is nothing to see
 
 
 class NetworkLike(Protocol):
@@ -200,6 +201,19 @@ class Tiler:
                 self.tile_px = max(SMALLEST_TILE, self.tile_px // 2)
                 self.batch_px = max(self.batch_px // 4, 1)
 
+    def _predict_seen(self, tiles: Tensor, seen: list[bool]) -> Tensor:
+        """Predict the tiles in which there is anything to see; the others hold nothing, for sure."""
+        if all(seen):
+            return self._predict(tiles)
+        outputs = torch.zeros((len(tiles), 3, *tiles.shape[1:]))
+        outputs[:, 2] = NOTHING
+        which = torch.tensor(seen)
+        if which.any():
+            outputs[which] = self._predict(tiles[which])
+        elif self.check is not None:
+            self.check()
+        return outputs
+
     def _predict(self, tiles: Tensor) -> Tensor:
         n, area = len(tiles), tiles.shape[1] * tiles.shape[2]
         workers = min(self.threads, n)
@@ -226,7 +240,7 @@ class Tiler:
             parts = []
             for start in range(0, n, step):
                 part = canvas[start : start + step]
-                parts.append(self._predict(part))
+                parts.append(self._predict_seen(part, [_varies(plane) for plane in planes[start : start + step]]))
                 self.on_tile(part.numel(), len(part))
             outputs = parts[0] if len(parts) == 1 else torch.cat(parts)
             return outputs[:, :, b : b + height, b : b + width]
@@ -235,8 +249,9 @@ class Tiler:
         jobs = [(i, r, c) for i in range(n) for r in range(len(grid.starts[0])) for c in range(len(grid.starts[1]))]
         for first in range(0, len(jobs), step):
             group = jobs[first : first + step]
-            tiles = torch.stack([canvas[i, y, x] for i, y, x in ((i, *_place(grid, r, c)) for i, r, c in group)])
-            predicted = self._predict(tiles)
+            places = [(i, *_place(grid, r, c)) for i, r, c in group]
+            tiles = torch.stack([canvas[place] for place in places])
+            predicted = self._predict_seen(tiles, [_varies(_within(planes[i], y, x, b)) for i, y, x in places])
             for output, (i, r, c) in zip(predicted, group, strict=True):
                 y, x = _place(grid, r, c)
                 rows = _taper(grid.starts[0], grid.size[0], tall, r)
@@ -254,6 +269,20 @@ class Tiler:
 def _place(grid: TileGrid, row: int, column: int) -> tuple[slice, slice]:
     y, x = grid.starts[0][row], grid.starts[1][column]
     return slice(y, y + grid.size[0]), slice(x, x + grid.size[1])
+
+
+def _within(plane: Tensor, y: slice, x: slice, border: int) -> Tensor:
+    """The part of a plane that a place on its canvas shows."""
+    rows, columns = (slice(max(0, part.start - border), max(0, part.stop - border)) for part in (y, x))
+    return plane[rows, columns]
+
+
+def _varies(part: Tensor) -> bool:
+    """Whether there is anything to see: what was never imaged (the edges of a mosaic) has one value."""
+    if not part.numel():
+        return False
+    low, high = torch.aminmax(part)
+    return bool(low != high)
 
 
 def _hand_out(
