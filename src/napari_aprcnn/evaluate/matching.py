@@ -1,7 +1,8 @@
 """Instance matching at IoU thresholds, with the definitions of the stardist package.
 
 A predicted object is a true positive at threshold t if it is assigned, one to one, to a true object with IoU >= t;
-the assignment maximises the number of such pairs, then their IoU.
+the assignment maximises the number of such pairs, then the IoU of what is assigned. One difference: where there is
+nothing to find and nothing was found, F1 and accuracy are 1 here and 0 there.
 """
 
 from __future__ import annotations
@@ -12,14 +13,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_aprcnn.errors import ImageDtypeError, ImageError
+from napari_aprcnn.errors import ConfigError, ImageDtypeError, ImageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["THRESHOLDS", "Matching", "evaluate", "evaluate_pooled", "iou_matrix"]
+    from napari_aprcnn.evaluate.overlap import OverlapTable
+
+__all__ = [
+    "CURVE_THRESHOLDS",
+    "THRESHOLDS",
+    "Matching",
+    "check_thresholds",
+    "evaluate",
+    "evaluate_pooled",
+    "iou_matrix",
+    "match_table",
+    "pooled",
+]
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+CURVE_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, *THRESHOLDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +43,7 @@ class Matching:
     Attributes
     ----------
     threshold
-        IoU from which on a pair counts, 0..1.
+        IoU from which on a pair counts, 0..1; 0 for points, which have no IoU.
     true_positives, false_positives, false_negatives
         Number of objects.
     mean_matched_iou
@@ -63,6 +77,16 @@ class Matching:
         """TP / (TP + FP + FN), which some call average precision; 1 where there is nothing to find or found."""
         total = self.true_positives + self.false_positives + self.false_negatives
         return self.true_positives / total if total else 1.0
+
+    @property
+    def mean_matched_score(self) -> float:
+        """Mean IoU of the matched pairs, by the name that the stardist package gives it."""
+        return self.mean_matched_iou
+
+    @property
+    def mean_true_score(self) -> float:
+        """Summed IoU of the matched pairs over the number of true objects; 0 without true objects."""
+        return self.mean_matched_iou * self.recall
 
     @property
     def panoptic_quality(self) -> float:
@@ -109,24 +133,6 @@ def iou_matrix(labels: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]
     return iou
 
 
-def _match(iou: NDArray[np.float64], threshold: float) -> tuple[int, float]:
-    """Number of matched pairs and the sum of their IoU."""
-    if not iou.size:
-        return 0, 0.0
-    if threshold >= 0.5:
-        # Above one half an object overlaps at most one other: no assignment problem (at exactly .5 a tie is possible).
-        good = iou > 0.5 if threshold == 0.5 else iou >= threshold
-        if threshold > 0.5 or not (iou == 0.5).any():
-            return int(good.sum()), float(iou[good].sum())
-    from scipy.optimize import linear_sum_assignment
-
-    n_pairs = min(iou.shape)
-    rows, columns = linear_sum_assignment(-((iou >= threshold) + iou / (2 * n_pairs)))
-    matched = iou[rows, columns]
-    matched = matched[matched >= threshold]
-    return len(matched), float(matched.sum())
-
-
 def evaluate(
     labels: NDArray[Any], truth: NDArray[Any], *, thresholds: Sequence[float] = THRESHOLDS
 ) -> tuple[Matching, ...]:
@@ -135,7 +141,7 @@ def evaluate(
     Parameters
     ----------
     labels, truth : (*S) integer
-        Predicted and true instance labels of one image, 0 is background.
+        Predicted and true instance labels of one image, 0 is background; lazy arrays are read slab by slab.
     thresholds
         IoU thresholds, each in (0, 1].
 
@@ -147,9 +153,11 @@ def evaluate(
     Raises
     ------
     ImageError
-        If the shapes differ.
+        If the shapes differ, or an id is negative.
     ImageDtypeError
         If one of them does not hold integers.
+    ConfigError
+        If a threshold is out of range.
 
     Examples
     --------
@@ -180,24 +188,97 @@ def evaluate_pooled(
 
     Raises
     ------
-    ImageError, ImageDtypeError
+    ImageError, ImageDtypeError, ConfigError
         As `evaluate` does.
     """
-    counts = np.zeros((len(thresholds), 3), np.int64)
-    iou_sums = np.zeros(len(thresholds))
+    from napari_aprcnn.evaluate.overlap import overlap_table
+
+    thresholds = check_thresholds(thresholds)
+    images = []
     for labels, truth in pairs:
-        iou = iou_matrix(labels, truth)
-        for index, threshold in enumerate(thresholds):
-            hits, iou_sum = _match(iou, threshold)
-            counts[index] += (hits, iou.shape[0] - hits, iou.shape[1] - hits)
-            iou_sums[index] += iou_sum
-    return tuple(
-        Matching(
-            threshold=float(threshold),
-            true_positives=int(tp),
-            false_positives=int(fp),
-            false_negatives=int(fn),
-            mean_matched_iou=float(iou_sum / max(1, tp)),
+        sides = (side if hasattr(side, "shape") else np.asarray(side) for side in (labels, truth))
+        images.append(match_table(overlap_table(*sides), thresholds))
+    return pooled(images) if images else tuple(_matching(threshold, 0, 0, 0, 0.0) for threshold in thresholds)
+
+
+def check_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
+    """Return thresholds as a tuple.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or one outside of (0, 1].
+    """
+    values = tuple(float(threshold) for threshold in thresholds)
+    if not values or not all(0 < value <= 1 for value in values):
+        raise ConfigError(f"got IoU thresholds {values}; expected at least one, each above 0 and at most 1")
+    return values
+
+
+def match_table(table: OverlapTable, thresholds: Sequence[float]) -> tuple[Matching, ...]:
+    """Match the objects of an overlap table at several IoU thresholds.
+
+    Parameters
+    ----------
+    table
+        Of `napari_aprcnn.evaluate.overlap.overlap_table`.
+    thresholds
+        IoU thresholds, each in (0, 1].
+
+    Returns
+    -------
+    tuple of Matching
+        One for each threshold.
+    """
+    from napari_aprcnn.evaluate.assign import matched_pairs
+
+    found, ious = [], table.pair_ious
+    for threshold in thresholds:
+        pairs = matched_pairs(table, threshold)
+        n_labels, n_truths = len(table.label_ids), len(table.truth_ids)
+        found.append(
+            _matching(threshold, len(pairs), n_labels - len(pairs), n_truths - len(pairs), float(ious[pairs].sum()))
         )
-        for threshold, (tp, fp, fn), iou_sum in zip(thresholds, counts, iou_sums, strict=True)
+    return tuple(found)
+
+
+def pooled(images: Sequence[Sequence[Matching]]) -> tuple[Matching, ...]:
+    """Add up the counts of several images, threshold by threshold.
+
+    Parameters
+    ----------
+    images
+        Of each image one `Matching` for each threshold, in the same order.
+
+    Returns
+    -------
+    tuple of Matching
+
+    Examples
+    --------
+    >>> one = Matching(threshold=0.5, true_positives=2, false_positives=0, false_negatives=0, mean_matched_iou=0.9)
+    >>> two = Matching(threshold=0.5, true_positives=1, false_positives=1, false_negatives=0, mean_matched_iou=0.6)
+    >>> (match,) = pooled([[one], [two]])
+    >>> match.true_positives, round(match.mean_matched_iou, 6)
+    (3, 0.8)
+    """
+    return tuple(
+        _matching(
+            matches[0].threshold,
+            sum(m.true_positives for m in matches),
+            sum(m.false_positives for m in matches),
+            sum(m.false_negatives for m in matches),
+            sum(m.mean_matched_iou * m.true_positives for m in matches),
+        )
+        for matches in zip(*images, strict=True)
+    )
+
+
+def _matching(threshold: float, tp: int, fp: int, fn: int, iou_sum: float) -> Matching:
+    return Matching(
+        threshold=float(threshold),
+        true_positives=int(tp),
+        false_positives=int(fp),
+        false_negatives=int(fn),
+        mean_matched_iou=iou_sum / max(1, tp),
     )
