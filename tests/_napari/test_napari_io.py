@@ -152,6 +152,9 @@ def test_every_command_of_the_manifest_can_be_imported():
     assert {widget.command for widget in found.contributions.widgets} == {
         "napari-aprcnn.segment",
         "napari-aprcnn.train",
+        "napari-aprcnn.annotate",
+        "napari-aprcnn.inspect",
+        "napari-aprcnn.benchmark",
     }
 
 
