@@ -78,7 +78,8 @@ def machine_key(threads: int) -> str:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processor = platform.processor() or platform.machine()
-    return f"{platform.node()}, {processor}, {cores} cores, {threads} threads, {instruction_set()}, {version('napari-aprcnn')}"
+    parts = (platform.node(), processor, f"{cores} cores", f"{threads} threads", instruction_set())
+    return ", ".join([*parts, version("napari-aprcnn")])
 
 
 def speeds_path() -> Path:
