@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EVALUATE_DOCK", "FirstRun", "Step"]
 
-EVALUATE_DOCK = "Evaluate"
+EVALUATE_DOCK = "Evaluate labels"
 _SAMPLES = {"2D sample": "u2os", "3D sample": "ovule-3d"}
 
 

@@ -15,6 +15,7 @@ from napari_aprcnn.models.configs import FAMILY
 # A table is a module with `table(...) -> BenchTable` (or several of them), which takes what it needs of the options.
 TABLES = {
     "estimates": "napari_aprcnn.bench.estimates",
+    "evaluation": "napari_aprcnn.bench.evaluation",
     "masks": "napari_aprcnn.bench.masks",
     "network": "napari_aprcnn.bench.network",
     "particles": "napari_aprcnn.bench.particles",

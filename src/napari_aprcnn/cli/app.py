@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from napari_aprcnn.cli.console import guarded
+from napari_aprcnn.cli.evaluate import evaluate
 from napari_aprcnn.cli.options import (  # typer reads the annotations while it runs
     AprError,
     Axes,
@@ -324,6 +325,7 @@ def train_volumes(context: typer.Context) -> None:
 
 
 app.command("simulate")(simulate)
+app.command("evaluate")(evaluate)
 
 
 def _version(shown: bool) -> None:
