@@ -365,7 +365,7 @@ def test_scores_are_noted_with_the_run_and_annotated_slices_are_taken(viewer):
     assert model.slices == "1,2"
     evaluate(model)
     (record,) = RunLog().records()
-    assert (record.f1, record.f1_threshold) == (1.0, 0.5)
+    assert (record.f1, record.f1_threshold) == (1.0, model.settings.iou)
     viewer.layers["nuclei"].metadata["aprcnn"]["edited"] = True
     RunLog().note_score(key, 0.1, threshold=0.5)
     evaluate(model)
