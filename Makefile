@@ -30,8 +30,8 @@ napari: setup
 	$(BIN)/napari --with napari-aprcnn Segment
 
 test: setup check
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests --ignore tests/_napari -n auto --maxprocesses 4 --dist worksteal
-	QT_QPA_PLATFORM=xcb $(DISPLAY_RUN) $(BIN)/python -m pytest tests/_napari
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests -m "not gui" -n auto --maxprocesses 4 --dist worksteal
+	QT_QPA_PLATFORM=xcb $(DISPLAY_RUN) $(BIN)/python -m pytest tests/_napari -m gui
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

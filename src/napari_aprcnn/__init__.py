@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_aprcnn.apr.tree import ParticleTree
     from napari_aprcnn.config import ConversionConfig, SegmentConfig
     from napari_aprcnn.evaluate.matching import evaluate
+    from napari_aprcnn.graph.build import nuclei_graph
     from napari_aprcnn.models.zoo import list_models, load_model
     from napari_aprcnn.segment.pipeline import segment
     from napari_aprcnn.segment.result import SegmentationResult
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate",
     "list_models",
     "load_model",
+    "nuclei_graph",
     "read_apr",
     "segment",
     "to_apr",
@@ -47,6 +49,7 @@ _HOMES = {
     "evaluate": "napari_aprcnn.evaluate.matching",
     "list_models": "napari_aprcnn.models.zoo",
     "load_model": "napari_aprcnn.models.zoo",
+    "nuclei_graph": "napari_aprcnn.graph.build",
     "read_apr": "napari_aprcnn.apr.files",
     "segment": "napari_aprcnn.segment.pipeline",
     "to_apr": "napari_aprcnn.apr.to_apr",

@@ -155,6 +155,7 @@ def test_every_command_of_the_manifest_can_be_imported():
         "napari-aprcnn.annotate",
         "napari-aprcnn.inspect",
         "napari-aprcnn.evaluate",
+        "napari-aprcnn.graph",
         "napari-aprcnn.benchmark",
     }
 

@@ -11,6 +11,7 @@ import typer
 
 from napari_aprcnn.cli.console import guarded
 from napari_aprcnn.cli.evaluate import evaluate
+from napari_aprcnn.cli.graph import graph
 from napari_aprcnn.cli.options import (  # typer reads the annotations while it runs
     AprError,
     Axes,
@@ -326,6 +327,7 @@ def train_volumes(context: typer.Context) -> None:
 
 app.command("simulate")(simulate)
 app.command("evaluate")(evaluate)
+app.command("graph")(graph)
 
 
 def _version(shown: bool) -> None:
