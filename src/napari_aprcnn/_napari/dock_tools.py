@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
-from napari.qt.threading import create_worker
+from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils.notifications import Notification, notification_manager, show_error, show_info
 from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QScrollArea, QWidget
 
 __all__ = ["Scroll", "in_worker", "notify"]
+
+logger = logging.getLogger(__name__)
 
 
 class Scroll(QScrollArea):
@@ -52,9 +55,19 @@ class _Named:
         return self._words
 
 
+class _Outlived(FunctionWorker):
+    """A worker that may end after the window and its application: then there is nobody left to tell."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except RuntimeError as error:  # an exception here would end the process
+            logger.debug("a thread ended after the application: %s", error)
+
+
 def in_worker(function: Callable[[], None], words: str) -> None:
-    """Run a function in a thread of napari's, which calls it by these words."""
-    worker = create_worker(_Named(function, words), _start_thread=False, _ignore_errors=True)
+    """Run a function in a thread of napari's, which calls it by these words; the function tells its own errors."""
+    worker = create_worker(_Named(function, words), _start_thread=False, _ignore_errors=True, _worker_class=_Outlived)
     worker.start()
 
 
