@@ -44,7 +44,14 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
-DEFAULT_ORDER = ("fastercellpose-v3", "fastcellpose", "fastercellpose-v1", "fastercellpose-v2", "apr-unet-nuclei-3d")
+DEFAULT_ORDER = (
+    "fastercellpose-v3",
+    "fastcellpose",
+    "fastercellpose-v1",
+    "fastercellpose-v2",
+    "apr-unet-nuclei-3d",
+    "apr-stardist-nuclei-3d",
+)
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 _PUBLISHED_DIAMETER_PX = (1.0, 10_000.0)
 
