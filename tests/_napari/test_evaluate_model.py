@@ -370,3 +370,10 @@ def test_scores_are_noted_with_the_run_and_annotated_slices_are_taken(viewer):
     RunLog().note_score(key, 0.1, threshold=0.5)
     evaluate(model)
     assert RunLog().records()[0].f1 == 0.1, "edited labels are not the run's"
+
+
+def test_true_nuclei_of_a_sample_are_the_truth(viewer):
+    viewer.add_labels(TRUTH, name="u2os nuclei")
+    viewer.add_labels(TRUTH, name="u2os: true nuclei")
+    model = make(viewer)
+    assert (model.truth.name, [la.name for la in model.predictions]) == ("u2os: true nuclei", ["u2os nuclei"])

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 EvaluateState = Literal["ready", "running", "cancelling"]
 # How people name a layer of what is true.
-_TRUE_NAMES = ("truth", "ground", "gt", "annot", "manual", "points", "reference", "label")
+_TRUE_NAMES = ("true", "truth", "ground", "gt", "annot", "manual", "points", "reference", "label")
 
 
 class EvaluateModel:

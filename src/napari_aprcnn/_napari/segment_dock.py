@@ -265,7 +265,8 @@ class SegmentDock(QWidget):
 
 
 def _open_dock(viewer: Any, name: str) -> None:
-    viewer.window.add_plugin_dock_widget("napari-aprcnn", name)
+    holder, _ = viewer.window.add_plugin_dock_widget("napari-aprcnn", name, tabify=True)
+    holder.raise_()
 
 
 def _launch(function: Callable[[], None]) -> None:

@@ -12,6 +12,12 @@ from napari_aprcnn._napari.views.inputs import WordsLabel
 
 __all__ = ["FirstRunBox"]
 
+_TIPS = {
+    "2D sample": "Open a real 2D image, U2OS cells in Hoechst, with its true labels (hidden).",
+    "3D sample": "Open a real 3D image, an Arabidopsis ovule with its voxel size, and its true labels (hidden).",
+    "Segment": "Find the nuclei in the whole image; the same as the big button.",
+    "Evaluate": "Open the Evaluate dock: the labels against what is true.",
+}
 _MARKS = {"done": "✓", "next": "➤", "later": "○"}
 
 
@@ -49,6 +55,7 @@ class FirstRunBox(QFrame):
         row.setContentsMargins(0, 0, 0, 0)
         for action in actions:
             button = self.buttons[action] = QPushButton(action)
+            button.setToolTip(_TIPS[action])
             button.clicked.connect(partial(self._act, action))
             row.addWidget(button)
         head = QHBoxLayout()
