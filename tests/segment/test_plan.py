@@ -77,3 +77,19 @@ def test_estimate_in_words():
 def test_estimate_refuses_what_the_run_would(shape, dtype):
     with pytest.raises(AprcnnError):
         estimate(shape, dtype, SegmentConfig())
+
+
+@pytest.mark.parametrize("budget_mb", [300, 400, 700])
+@pytest.mark.parametrize(("mode", "shape"), [("2d", (1, 4096, 4096)), ("planes", (96, 700, 700))])
+def test_no_block_takes_more_than_was_planned(mode, shape, budget_mb):
+    """A block at the corner may fit one large tile, where the largest block is cut into small ones."""
+    from napari_aprcnn.segment import plan as module
+
+    task = Task(mode, 1, shape, scale_for(25.0, 25.0, None), 25.0, "faster_v3")
+    made = make_plan(task, TileConfig(), budget=budget_mb * 1_000_000, keep_flows=False)
+    needed = {
+        block.outer_shape: module._memory(task, TileConfig(), made.tile_px, block.outer_shape, keep=False)
+        for block in made.blocks
+    }
+    assert len(made.blocks) > 1 or budget_mb == 700
+    assert max(needed.values()) <= made.memory_bytes + 1 <= budget_mb * 1_000_000 + 1

@@ -57,9 +57,9 @@ class Cost:
 
 
 COSTS = {
-    "faster_v3": Cost(200, 0.1e-6),
-    "faster_v2": Cost(310, 0.16e-6),
-    "faster_v1": Cost(370, 0.22e-6),
+    "faster_v3": Cost(150, 0.1e-6),
+    "faster_v2": Cost(270, 0.16e-6),
+    "faster_v1": Cost(330, 0.22e-6),
     "fastcellpose": Cost(280, 0.45e-6),
     "compressed_dsc": Cost(590, 0.65e-6),
     "cellpose_dsc": Cost(700, 1.1e-6),
@@ -192,7 +192,8 @@ def make_plan(task: Task, config: TileConfig, *, budget: int, keep_flows: bool =
         for tile, keep in (
             (t, k) for t in tiles for k in ((True, False) if keep_flows and parts == WHOLE else (False,))
         ):
-            needed = _memory(task, config, tile, _largest_block(task, parts), keep=keep)
+            # Not only the largest: a smaller block may just fit one tile, where the largest is cut into several.
+            needed = max(_memory(task, config, tile, block, keep=keep) for block in _block_shapes(task, parts))
             least = min(least, needed)
             if needed <= budget:
                 reduced = tile != wanted or parts != WHOLE or keep != keep_flows
@@ -239,9 +240,12 @@ def _halo(task: Task, parts: tuple[int, int, int]) -> tuple[int, int, int]:
     return z, y, x
 
 
-def _largest_block(task: Task, parts: tuple[int, int, int]) -> tuple[int, int, int]:
-    z, y, x = (min(-(-n // p) + 2 * h, n) for n, p, h in zip(_cut_shape(task), parts, _halo(task, parts), strict=True))
-    return z, y, x
+def _block_shapes(task: Task, parts: tuple[int, int, int]) -> set[tuple[int, int, int]]:
+    """Shapes of blocks with their halos: within the image and at its border."""
+    edges = []
+    for n, p, h in zip(_cut_shape(task), parts, _halo(task, parts), strict=True):
+        edges.append({min(-(-n // p) + sides * h, n) for sides in ((0,) if p == 1 else (1,) if p == 2 else (1, 2))})
+    return {(z, y, x) for z in edges[0] for y in edges[1] for x in edges[2]}
 
 
 def _memory(task: Task, config: TileConfig, tile: int, block: tuple[int, int, int], *, keep: bool) -> float:
@@ -251,6 +255,8 @@ def _memory(task: Task, config: TileConfig, tile: int, block: tuple[int, int, in
     batch = _batch(task, tile)
     whole = task.n_times == 1 and volume and block == task.shape
     lasting = task.voxels * (4 if whole else 2)
+    if not volume and block != _cut_shape(task):
+        lasting += 4 * math.prod(task.shape[1:])  # blocks are put together in 32 bits
     if keep:
         lasting += task.voxels * 4 * (components + 1)
     network_px, forward_px = 0, 0
