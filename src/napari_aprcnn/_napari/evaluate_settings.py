@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from napari_aprcnn._napari.settings import settings_path
-from napari_aprcnn.errors import ConfigError
+from napari_aprcnn._napari.settings_file import read_settings, write_settings
 from napari_aprcnn.frozen import Frozen
-from napari_aprcnn.io.atomic import write_text
 
 __all__ = ["EvaluateSettings", "evaluate_settings_path", "load_evaluate_settings", "save_evaluate_settings"]
-
-logger = logging.getLogger(__name__)
 
 
 class EvaluateSettings(Frozen):
@@ -49,24 +44,10 @@ def evaluate_settings_path() -> Path:
 
 
 def load_evaluate_settings() -> EvaluateSettings:
-    """Read the settings. A missing or damaged file gives the defaults: it never stops the dock from opening."""
-    path = evaluate_settings_path()
-    try:
-        return EvaluateSettings(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return EvaluateSettings()
-    except (OSError, ValueError, TypeError, ConfigError) as error:
-        logger.warning("the settings in %s cannot be used, the defaults are: %s", path, error)
-        return EvaluateSettings()
+    """Read the settings, or take the defaults."""
+    return read_settings(EvaluateSettings, evaluate_settings_path())
 
 
 def save_evaluate_settings(settings: EvaluateSettings) -> bool:
-    """Write the settings; a full or read-only disk is only logged."""
-    path = evaluate_settings_path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(settings.model_dump_json(indent=2), path, overwrite=True)
-    except OSError as error:
-        logger.warning("the settings cannot be written to %s: %s", path, error)
-        return False
-    return True
+    """Write the settings; whether that was possible."""
+    return write_settings(settings, evaluate_settings_path())

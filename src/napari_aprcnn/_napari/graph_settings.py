@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from napari_aprcnn._napari.settings import settings_path
-from napari_aprcnn.errors import ConfigError
+from napari_aprcnn._napari.settings_file import read_settings, write_settings
 from napari_aprcnn.frozen import Frozen
-from napari_aprcnn.io.atomic import write_text
 
 __all__ = ["GraphSettings", "graph_settings_path", "load_graph_settings", "save_graph_settings"]
-
-logger = logging.getLogger(__name__)
 
 
 class GraphSettings(Frozen):
@@ -55,30 +50,10 @@ def graph_settings_path() -> Path:
 
 
 def load_graph_settings() -> GraphSettings:
-    """Read the settings. A missing or damaged file gives the defaults: it never stops the dock from opening."""
-    path = graph_settings_path()
-    try:
-        return GraphSettings(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return GraphSettings()
-    except (OSError, ValueError, TypeError, ConfigError) as error:
-        logger.warning("the settings in %s cannot be used, the defaults are: %s", path, error)
-        return GraphSettings()
+    """Read the settings, or take the defaults."""
+    return read_settings(GraphSettings, graph_settings_path())
 
 
 def save_graph_settings(settings: GraphSettings) -> bool:
-    """Write the settings; a full or read-only disk is only logged.
-
-    Returns
-    -------
-    bool
-        Whether they were written.
-    """
-    path = graph_settings_path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(settings.model_dump_json(indent=2), path, overwrite=True)
-    except OSError as error:
-        logger.warning("the settings cannot be written to %s: %s", path, error)
-        return False
-    return True
+    """Write the settings; whether that was possible."""
+    return write_settings(settings, graph_settings_path())

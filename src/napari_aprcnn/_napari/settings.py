@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import platformdirs
 
+from napari_aprcnn._napari.settings_file import write_settings
 from napari_aprcnn.config import SegmentConfig
 from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.frozen import Frozen
-from napari_aprcnn.io.atomic import write_text
 
 __all__ = ["Preferences", "Settings", "load_settings", "preferences", "save_settings", "settings_path"]
 
@@ -107,13 +107,7 @@ def save_settings(settings: Settings, path: Path | None = None) -> bool:
     """
     path = path or settings_path()
     config = settings.config.replace(axes=None, spacing_um=None)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(settings.replace(config=config).model_dump_json(indent=2), path, overwrite=True)
-    except OSError as error:
-        logger.warning("the settings cannot be written to %s: %s", path, error)
-        return False
-    return True
+    return write_settings(settings.replace(config=config), path)
 
 
 def preferences() -> Preferences:

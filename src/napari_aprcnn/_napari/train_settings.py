@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from napari_aprcnn._napari.settings import settings_path
-from napari_aprcnn.errors import ConfigError
+from napari_aprcnn._napari.settings_file import read_settings, write_settings
 from napari_aprcnn.frozen import Frozen
-from napari_aprcnn.io.atomic import write_text
 from napari_aprcnn.models.volume_config import VolumeNetConfig
 from napari_aprcnn.train.volume_settings import VolumeTrainConfig
 
@@ -24,8 +21,6 @@ __all__ = [
     "save_train_settings",
     "train_settings_path",
 ]
-
-logger = logging.getLogger(__name__)
 
 # A few annotated volumes, many crops of each: weights that are good already are moved gently.
 FINE_TUNING = {"epochs": 20, "learning_rate": 5e-4, "warmup_steps": 20}
@@ -85,24 +80,10 @@ def train_settings_path() -> Path:
 
 
 def load_train_settings() -> TrainSettings:
-    """Read the settings. A missing or damaged file gives the defaults: it never stops the dock from opening."""
-    path = train_settings_path()
-    try:
-        return TrainSettings(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return TrainSettings()
-    except (OSError, ValueError, TypeError, ConfigError) as error:
-        logger.warning("the settings in %s cannot be used, the defaults are: %s", path, error)
-        return TrainSettings()
+    """Read the settings, or take the defaults."""
+    return read_settings(TrainSettings, train_settings_path())
 
 
 def save_train_settings(settings: TrainSettings) -> bool:
-    """Write the settings beside the old file, then rename; a full or read-only disk is only logged."""
-    path = train_settings_path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(settings.model_dump_json(indent=2), path, overwrite=True)
-    except OSError as error:
-        logger.warning("the settings cannot be written to %s: %s", path, error)
-        return False
-    return True
+    """Write the settings; whether that was possible."""
+    return write_settings(settings, train_settings_path())
