@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_aprcnn._napari.benchmark_model import BenchmarkModel
-from napari_aprcnn._napari.dock_tools import Scroll, in_worker, notify
+from napari_aprcnn._napari.dock_tools import Dock, in_worker
 from napari_aprcnn._napari.views.bar_plot import BarPlot
 from napari_aprcnn._napari.views.inputs import ChoiceBox, WordsLabel
 from napari_aprcnn._napari.views.readout_box import copy_text
@@ -25,7 +24,7 @@ POLL_MS = 100
 _STEPS = 1000
 
 
-class BenchmarkDock(QWidget):
+class BenchmarkDock(Dock):
     """Compare runs, and measure this machine.
 
     Parameters
@@ -37,24 +36,14 @@ class BenchmarkDock(QWidget):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer, *, model: BenchmarkModel | None = None) -> None:
-        super().__init__()
-        self.setObjectName("aprcnn_benchmark_dock")
-        self._timer = QTimer(self)
-        self._timer.setInterval(POLL_MS)
-        self._timer.timeout.connect(self._poll)
-        self.model = model or BenchmarkModel(launch=_launch)
+        super().__init__(model or BenchmarkModel(launch=_launch), "aprcnn_benchmark_dock", poll_ms=POLL_MS)
         self._build()
-        self.model.changed.connect(self._refresh)
-        self.model.notified.connect(notify)
-        self.destroyed.connect(self.model.close)
+        self._follow()
         for what in ("runs", "state", "speeds"):
             self._refresh(what)
 
     def _build(self) -> None:
-        content = QWidget()
-        layout = QVBoxLayout(content)
-        layout.setContentsMargins(8, 8, 8, 8)
-        layout.setSpacing(6)
+        layout = self._column()
         self.words = WordsLabel()
         self.table = RunsTable(self.model)
         self.metric = ChoiceBox()
@@ -78,9 +67,6 @@ class BenchmarkDock(QWidget):
         layout.addWidget(self.metric)
         layout.addWidget(self.plot)
         self._add_machine(layout)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(Scroll(content))
 
     def _add_machine(self, layout: QVBoxLayout) -> None:
         self.speeds = WordsLabel()
@@ -112,8 +98,8 @@ class BenchmarkDock(QWidget):
         elif what == "progress":
             self.bar.setValue(round(_STEPS * self.model.share))
             self.doing.setText(f"measuring: {self.model.doing}")
-        elif what == "pending" and self.model.pending:
-            self._timer.start()
+        elif what == "pending":
+            self._watch()
 
     def _show_comparison(self) -> None:
         self.words.setText(self.model.words())
@@ -142,18 +128,6 @@ class BenchmarkDock(QWidget):
         path, _ = QFileDialog.getSaveFileName(self, "Save runs", "runs.json", "Runs (*.json);;Markdown table (*.md)")
         if path:
             self.model.save(path)
-
-    def _poll(self) -> None:
-        self.model.poll()
-        if not self.model.pending:
-            self._timer.stop()
-
-    def event(self, event: Any) -> bool:
-        """Stop measuring when napari takes the dock out of its window."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._timer.stop()
-            self.model.close()
-        return bool(super().event(event))
 
 
 def _launch(function: Callable[[], None]) -> None:

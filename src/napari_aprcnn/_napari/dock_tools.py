@@ -8,10 +8,10 @@ from typing import Any
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils.notifications import Notification, notification_manager, show_error, show_info
-from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import QScrollArea, QWidget
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
-__all__ = ["Scroll", "in_worker", "notify"]
+__all__ = ["Dock", "Scroll", "in_worker", "notify"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,69 @@ class Scroll(QScrollArea):
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Return the least width, and a height for a small screen."""
         return QSize(self.minimumSizeHint().width(), 600)
+
+
+class Dock(QWidget):
+    """A dock over a model: polls it while there is something to wait for, and lets go of it when it is closed.
+
+    Parameters
+    ----------
+    model
+        Has `changed`, `notified`, `pending`, `poll` and `close`.
+    name
+        Object name of the widget.
+    poll_ms
+        Time between two looks at what threads have ready.
+    """
+
+    def __init__(self, model: Any, name: str, *, poll_ms: int = 50) -> None:
+        super().__init__()
+        self.setObjectName(name)
+        self.model = model
+        self._timer = QTimer(self)
+        self._timer.setInterval(poll_ms)
+        self._timer.timeout.connect(self._poll)
+
+    def _column(self) -> QVBoxLayout:
+        """Make the column of the dock's parts, which scrolls."""
+        content = QWidget()
+        layout = QVBoxLayout(content)
+        layout.setContentsMargins(8, 8, 8, 8)
+        layout.setSpacing(6)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(Scroll(content))
+        return layout
+
+    def _follow(self) -> None:
+        """Listen to the model; call it when the parts are there."""
+        self.model.changed.connect(self._refresh)
+        self.model.notified.connect(notify)
+        # Qt deletes the widget with the window, whoever still holds the Python object.
+        self.destroyed.connect(self.model.close)
+
+    def _refresh(self, what: str) -> None:
+        raise NotImplementedError
+
+    def _watch(self) -> None:
+        """Poll from now on, if there is something to wait for."""
+        if self.model.pending and not self._timer.isActive():
+            self._timer.start()
+
+    def _poll(self) -> None:
+        self.model.poll()
+        if not self.model.pending:
+            self._timer.stop()
+
+    def _leave(self) -> None:
+        self.model.close()
+
+    def event(self, event: Any) -> bool:
+        """Let go of the model when napari takes the dock out of its window."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._timer.stop()
+            self._leave()
+        return bool(super().event(event))
 
 
 class _Named:
