@@ -9,6 +9,7 @@ import pytest
 
 from napari_aprcnn.errors import AxesError, ConfigError, FileFormatError, OutputError
 from napari_aprcnn.io import points as module
+from napari_aprcnn.io import points_table
 from napari_aprcnn.io.points import Points, read_points, write_points
 
 
@@ -88,10 +89,10 @@ def test_no_text_and_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path.write_bytes(b"z,y,x\n\xff\xfe\n")
     with pytest.raises(FileFormatError, match="UTF-8"):
         read_points(path)
-    monkeypatch.setattr(module, "_MOST_LINE", 100)
+    monkeypatch.setattr(points_table, "_MOST_LINE", 100)
     with pytest.raises(FileFormatError, match="line 1"):
         read_points(_table(tmp_path, "z" * 1000))
-    monkeypatch.setattr(module, "_MOST_POINTS", 2)
+    monkeypatch.setattr(points_table, "_MOST_POINTS", 2)
     with pytest.raises(FileFormatError, match="more than 2 points"):
         read_points(_table(tmp_path, "y,x\n1,2\n1,2\n1,2\n"))
     monkeypatch.setattr(module, "_MOST_BYTES", 10)

@@ -17,7 +17,7 @@ from napari_aprcnn.evaluate.slice_choice import SliceIndex
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Editing"]
+__all__ = ["Editing", "words_here"]
 
 _MOST_UNDO = 200
 
@@ -271,3 +271,18 @@ class Editing:
         self._labels_edited()
         self._viewer.dims.events.disconnect(self._dims_changed)
         self.canvas.remove()
+
+
+def words_here(editing: Any, session: AnnotationSession | None) -> str:
+    """Say what the viewer shows, and what to do there."""
+    if editing is None or session is None:
+        return ""
+    if editing.here is None:
+        return "Show the image in 2D, with Y and X, to annotate it."
+    words = editing.words(editing.here)
+    if not editing.chosen_here:
+        return f"{words} is not one of the chosen slices: N goes to the next one."
+    if editing.points is None:
+        return f"{words}: paint each nucleus with a label of its own (M takes a new one)."
+    n = len(session.points_on(editing.here))
+    return f"{words}: {n} point{'' if n == 1 else 's'}. Click the centre of each nucleus."

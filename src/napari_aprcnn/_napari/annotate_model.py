@@ -14,7 +14,7 @@ import numpy as np
 from napari.layers import Labels
 
 from napari_aprcnn._napari.annotate_choice import AnnotateChoice
-from napari_aprcnn._napari.annotate_editing import Editing
+from napari_aprcnn._napari.annotate_editing import Editing, words_here
 from napari_aprcnn._napari.annotate_layers import Frame
 from napari_aprcnn._napari.annotate_plan import (
     choose,
@@ -225,35 +225,20 @@ class AnnotateModel(AnnotateChoice):
     @property
     def progress_words(self) -> str:
         """``12 of 20 slices done``, or how far the choice is."""
+        done, total = self._progress
         if self.state == "choosing":
-            done, total = self._progress
             return f"looking at slice {done} of {total}" if total else "looking at the slices"
         return "" if self.session is None else f"{self.session.n_done} of {len(self.session.slices)} slices done"
 
     @property
     def here_words(self) -> str:
         """What the viewer shows."""
-        editing, session = self.editing, self.session
-        if editing is None or session is None:
-            return ""
-        if editing.here is None:
-            return "Show the image in 2D, with Y and X, to annotate it."
-        words = editing.words(editing.here)
-        if not editing.chosen_here:
-            return f"{words} is not one of the chosen slices: N goes to the next one."
-        if editing.points is None:
-            return f"{words}: paint each nucleus with a label of its own (M takes a new one)."
-        n = len(session.points_on(editing.here))
-        return f"{words}: {n} point{'' if n == 1 else 's'}. Click the centre of each nucleus."
+        return words_here(self.editing, self.session)
 
     @property
     def saved_words(self) -> str:
         """Whether everything is saved, and where."""
-        if self.session is None:
-            return ""
-        if self._saver.failed:
-            return f"NOT saved in {self.session.folder}: it is tried again with the next step."
-        return f"{'Saving' if self._saver.busy else 'Saved'} in {self.session.folder}"
+        return "" if self.session is None else self._saver.words(self.session.folder)
 
     def go(self, index: SliceIndex) -> None:
         """Show a slice."""

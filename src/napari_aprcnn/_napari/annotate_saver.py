@@ -43,6 +43,12 @@ class Saver:
         with self._lock:
             return self._running or bool(self._waiting)
 
+    def words(self, folder: Any) -> str:
+        """Say whether everything is saved, and where."""
+        if self.failed:
+            return f"NOT saved in {folder}: it is tried again with the next step."
+        return f"{'Saving' if self.busy else 'Saved'} in {folder}"
+
     @property
     def failed(self) -> bool:
         """Whether something could not be written; it is tried again with the next step."""

@@ -89,7 +89,8 @@ class EvaluateModel:
         self._by_user: set[str] = set()
         self._sliced: Any = None
         events = viewer.layers.events
-        for event in (events.inserted, events.removed, events.renamed):
+        self._events = (events.inserted, events.removed, events.renamed)
+        for event in self._events:
             event.connect(self._layers_changed)
         self._suggest()
 
@@ -186,8 +187,8 @@ class EvaluateModel:
         """Start to evaluate the layers as they are now; edited labels are read again."""
         if self.state != "ready" or self._closed:
             return False
-        if problem := self.problem:
-            self.notified.emit("error", problem, None)
+        if self.problem:
+            self.notified.emit("error", self.problem, None)
             return False
         try:
             sources = [take_source(layer, self.truth, self.ignore) for layer in self.predictions]
@@ -270,8 +271,7 @@ class EvaluateModel:
     @property
     def evaluation(self) -> Evaluation | None:
         """The shown prediction's scores."""
-        found = self.comparison.evaluations if self.comparison is not None else ()
-        return next((e for e in found if e.name == self.shown), None)
+        return next((e for e in (self.comparison.evaluations if self.comparison else ()) if e.name == self.shown), None)
 
     def show(self, name: str) -> None:
         """List the errors of another prediction, and colour them."""
@@ -286,8 +286,7 @@ class EvaluateModel:
 
     def mistakes(self, kinds: Sequence[Kind] | None = None) -> list[Mistake]:
         """Errors of the shown prediction, all or of some kinds."""
-        evaluation = self.evaluation
-        found = evaluation.mistakes if evaluation is not None else ()
+        found = self.evaluation.mistakes if self.evaluation is not None else ()
         return [m for m in found if kinds is None or m.kind in kinds]
 
     def go_to(self, mistake: Mistake) -> bool:
@@ -386,16 +385,15 @@ class EvaluateModel:
         if self._closed:
             return
         self._closed = True
-        for let_go in (self.remember, self.cancel, self._unwatch):
-            let_go()
-        events = self._viewer.layers.events
-        for event in (events.inserted, events.removed, events.renamed):
+        self.remember()
+        self.cancel()
+        self._unwatch()
+        for event in self._events:
             event.disconnect(self._layers_changed)
         self.predictions, self.truth, self.ignore, self._sources = [], None, None, {}
 
     def _refused(self, error: Exception) -> None:
-        sentence = str(error)
-        self.notified.emit("error", sentence[:1].upper() + sentence[1:], None)
+        self.notified.emit("error", str(error)[:1].upper() + str(error)[1:], None)
 
 
 def _nothing(_value: Any) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -15,6 +14,17 @@ from numpy.typing import NDArray
 
 from napari_aprcnn.errors import AxesError, ConfigError, FileFormatError
 from napari_aprcnn.io.atomic import beside
+from napari_aprcnn.io.points_table import (
+    EXPECTED,
+    MOST_COLUMNS,
+    bounded_lines,
+    checked_axes,
+    find_lengths,
+    find_places,
+    read_cells,
+    shown,
+    voxel_size_of,
+)
 
 __all__ = ["Points", "read_points", "write_points"]
 
@@ -22,12 +32,6 @@ Float64Array = NDArray[np.float64]
 
 # Far above any list of nuclei, far below what fills the memory of a laptop.
 _MOST_BYTES = 2 << 30
-_MOST_POINTS = 20_000_000
-_MOST_COLUMNS = 4096
-_MOST_LINE = 1 << 20
-_MOST_COORDINATE = 1e9
-_AXES = "TZYX"
-_EXPECTED = "z,y,x (voxels; t before them for a time series), napari's axis-0,axis-1,..., or z_um,y_um,x_um"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +69,7 @@ class Points:
     annotators: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        axes = _checked_axes(self.axes)
+        axes = checked_axes(self.axes)
         values = np.array(self.coordinates, dtype=np.float64)
         if values.size == 0:
             values = values.reshape(0, len(axes))
@@ -215,13 +219,6 @@ def write_points(points: Points, path: Path | str, *, overwrite: bool = False) -
 # --- checks of what is given ------------------------------------------------------------------------------------------
 
 
-def _checked_axes(axes: str) -> str:
-    letters = str(axes).upper()
-    if letters not in {"YX", "ZYX", "TYX", "TZYX"}:
-        raise AxesError(f"axes {axes!r} of points; expected YX, ZYX, TYX or TZYX")
-    return letters
-
-
 def _checked_spacing(spacing_um: Sequence[float] | None, axes: str) -> tuple[float, ...] | None:
     if spacing_um is None:
         return None
@@ -245,16 +242,6 @@ def _check_columns_argument(columns: Mapping[str, str] | None) -> None:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Column:
-    """Where an axis is found."""
-
-    letter: str
-    index: int
-    in_um: bool
-    name: str
-
-
 def _read(
     file: TextIO,
     path: Path,
@@ -263,24 +250,24 @@ def _read(
     spacing_um: Sequence[float] | None,
     axes: str | None,
 ) -> Points:
-    lines = _lines(file, path)
+    lines = bounded_lines(file, path)
     header = next(lines, "")
     delimiter = max(",;\t", key=header.count)
     names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-    if len(names) > _MOST_COLUMNS:
-        raise FileFormatError(f"{path.name} has {len(names):,} columns; expected {_EXPECTED}")
-    places, annotator = _places(names, path, columns=columns, axes=axes)
+    if len(names) > MOST_COLUMNS:
+        raise FileFormatError(f"{path.name} has {len(names):,} columns; expected {EXPECTED}")
+    places, annotator = find_places(names, path, columns=columns, axes=axes)
     letters = "".join(place.letter for place in places).upper()
     spacing = _checked_spacing(spacing_um, letters)
     if spacing is None and any(place.in_um for place in places):
         raise FileFormatError(
-            f"{path.name} has columns {_shown(names)}: places in micrometres only; give the voxel size "
+            f"{path.name} has columns {shown(names)}: places in micrometres only; give the voxel size "
             f"(spacing_um) to turn them into voxels, or add columns in voxels"
         )
     # Voxels and micrometres in one table tell the voxel size.
-    extra = [] if spacing is not None or columns is not None else _lengths(names, letters)
+    extra = [] if spacing is not None or columns is not None else find_lengths(names, letters)
     reader = csv.reader(lines, delimiter=delimiter)
-    values, who = _cells(reader, path, places=[*places, *extra], annotator=annotator, comma=delimiter != ",")
+    values, who = read_cells(reader, path, places=[*places, *extra], annotator=annotator, comma=delimiter != ",")
     coordinates = values[:, : len(places)].copy()
     if spacing is not None:
         steps = dict(zip(letters.replace("T", ""), spacing, strict=True))
@@ -288,129 +275,5 @@ def _read(
             if place.in_um:
                 coordinates[:, axis] /= steps[place.letter.upper()]
     elif extra:
-        spacing = _worked_out(coordinates[:, letters.startswith("T") :], values[:, len(places) :])
+        spacing = voxel_size_of(coordinates[:, letters.startswith("T") :], values[:, len(places) :])
     return Points(coordinates, axes=letters, spacing_um=spacing, annotators=tuple(who))
-
-
-def _lines(file: TextIO, path: Path) -> Iterator[str]:
-    """Lines of bounded length: a file without a line break must not be read whole."""
-    number = 0
-    while line := file.readline(_MOST_LINE + 1):
-        number += 1
-        if len(line) > _MOST_LINE:
-            raise FileFormatError(f"{path.name}: line {number} has more than {_MOST_LINE:,} characters; no CSV table")
-        yield line
-
-
-def _places(
-    names: list[str], path: Path, *, columns: Mapping[str, str] | None, axes: str | None
-) -> tuple[list[_Column], int | None]:
-    """Find the columns of the axes and of the annotator."""
-    if columns is not None:
-        found = {key: _index(names, name, path, exact=True) for key, name in columns.items()}
-    else:
-        lower = [name.lower() for name in names]
-        keys = [*"tzyx", "z_um", "y_um", "x_um", "annotator"]
-        found = {key: _index(names, key, path) for key in keys if key in lower}
-        if not any(letter in found for letter in "zyx"):
-            found |= _napari_columns(names, path, axes)
-    places = []
-    for letter in "tzyx":
-        key = letter if letter in found else f"{letter}_um"
-        if key in found:
-            places.append(_Column(letter, found[key], key != letter, names[found[key]]))
-    if not {"y", "x"} <= {place.letter for place in places}:
-        raise FileFormatError(
-            f"{path.name} has columns {_shown(names)}; expected {_EXPECTED}: "
-            f"name the columns that hold z, y and x (columns=), or export the points again"
-        )
-    return places, found.get("annotator")
-
-
-def _napari_columns(names: list[str], path: Path, axes: str | None) -> dict[str, int]:
-    n_axes = 0
-    while f"axis-{n_axes}" in names:
-        n_axes += 1
-    if n_axes == 0:
-        return {}
-    if axes is None and n_axes not in (2, 3, 4):
-        raise FileFormatError(f"{path.name} has {n_axes} axes (axis-0, ...); expected 2 (y, x) to 4 (t, z, y, x)")
-    letters = _checked_axes(axes if axes is not None else _AXES[-n_axes:])
-    if len(letters) != n_axes:
-        raise AxesError(f"axes {letters!r} for {path.name}, which has {n_axes} axes; expected one letter for each")
-    return {letter: names.index(f"axis-{axis}") for axis, letter in enumerate(letters.lower())}
-
-
-def _index(names: list[str], wanted: str, path: Path, *, exact: bool = False) -> int:
-    hits = [i for i, name in enumerate(names) if (name if exact else name.lower()) == wanted]
-    if len(hits) == 1:
-        return hits[0]
-    problem = "no" if not hits else f"{len(hits)}"
-    raise FileFormatError(
-        f"{path.name} has {problem} columns {wanted!r}, expected one; its columns are {_shown(names)}: choose another"
-    )
-
-
-def _lengths(names: list[str], letters: str) -> list[_Column]:
-    lower = [name.lower() for name in names]
-    wanted = [f"{letter}_um" for letter in letters.lower() if letter != "t"]
-    if any(lower.count(name) != 1 for name in wanted):
-        return []
-    return [_Column(name[0], lower.index(name), True, names[lower.index(name)]) for name in wanted]
-
-
-def _cells(
-    reader: Iterator[list[str]], path: Path, *, places: list[_Column], annotator: int | None, comma: bool
-) -> tuple[Float64Array, list[str]]:
-    """Read the numbers of all lines, and the names."""
-    numbers, who, count = array("d"), list[str](), 0
-    for row in reader:
-        if not any(cell.strip() for cell in row):
-            continue
-        count += 1
-        if count > _MOST_POINTS:
-            raise FileFormatError(f"{path.name} has more than {_MOST_POINTS:,} points; split the table")
-        for place in places:
-            numbers.append(_number(row, place, path, line=reader.line_num + 1, comma=comma))  # type: ignore[attr-defined]
-        if annotator is not None:
-            who.append(row[annotator].strip() if annotator < len(row) else "")
-    return np.frombuffer(numbers, np.float64).reshape(count, len(places)) if count else np.empty((0, len(places))), who
-
-
-def _number(row: list[str], place: _Column, path: Path, *, line: int, comma: bool) -> float:
-    text = row[place.index].strip() if place.index < len(row) else ""
-    # A table with semicolons comes from a country where the decimal mark is a comma.
-    try:
-        value = float(text.replace(",", ".") if comma else text)
-    except ValueError:
-        value = math.nan
-        if text.lower() not in ("nan", "+nan", "-nan"):
-            raise FileFormatError(
-                f"{path.name}, line {line}: column {place.name!r} holds {text[:40]!r}; expected a number"
-            ) from None
-    if not abs(value) <= _MOST_COORDINATE:
-        raise FileFormatError(
-            f"{path.name}, line {line}: column {place.name!r} holds {text[:40]!r}; expected a finite number "
-            f"up to {_MOST_COORDINATE:g}: correct or remove the line"
-        )
-    return value
-
-
-def _worked_out(voxels: Float64Array, lengths: Float64Array) -> tuple[float, ...] | None:
-    """Voxel size out of places in voxels and in micrometres; None where an axis does not tell."""
-    spacing = []
-    for axis in range(voxels.shape[1]):
-        far = int(np.abs(voxels[:, axis]).argmax()) if len(voxels) else 0
-        if not len(voxels) or abs(voxels[far, axis]) < 0.5:
-            return None
-        step = float(lengths[far, axis] / voxels[far, axis])
-        # Tables whose micrometres count from elsewhere do not tell a voxel size.
-        if not step > 0 or not np.allclose(lengths[:, axis], step * voxels[:, axis], rtol=1e-3, atol=0.02 * step):
-            return None
-        spacing.append(float(f"{step:.8g}"))
-    return tuple(spacing)
-
-
-def _shown(names: list[str]) -> str:
-    shown = ", ".join(repr(name[:40]) for name in names[:20])
-    return f"{shown}, and {len(names) - 20} more" if len(names) > 20 else shown or "none"
