@@ -15,12 +15,13 @@ import typer
 
 from napari_aprcnn.config import TrainConfig
 from napari_aprcnn.errors import ConfigError
-from napari_aprcnn.models.zoo import ModelCard, load_model, save_model
+from napari_aprcnn.models.zoo import ModelCard, save_model
 from napari_aprcnn.train.data import LabelledImage, read_training_data
 from napari_aprcnn.train.fit import TrainStep, fit
 from napari_aprcnn.train.sampling import CropSampler
 from napari_aprcnn.train.score import Score, score_archive
 from napari_aprcnn.train.signals import stop_on_signals
+from napari_aprcnn.train.starts import first_state
 
 if TYPE_CHECKING:
     from napari_aprcnn.models.family import CellposeFamily
@@ -79,7 +80,8 @@ def train(
     threads
         Threads of torch; ``None``: as torch chose.
     initial
-        Weights to start from; ``None``: random.
+        Weights to start from, of the same network or of one that has enough in common (`models.growing`); ``None``:
+        random.
     device, workers, progress, should_cancel
         As `fit` takes them.
 
@@ -113,7 +115,7 @@ def train(
             shares=config.shares,
             workers=workers,
         )
-        state = load_model(initial, device="cpu").module.state_dict() if initial is not None else None
+        state = first_state(initial, config.architecture, seed=config.seed)
         module = fit(
             sampler,
             config=config,

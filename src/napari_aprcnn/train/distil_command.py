@@ -16,12 +16,13 @@ import torch
 import typer
 
 from napari_aprcnn.config import TrainConfig
-from napari_aprcnn.models.zoo import ModelCard, load_model, save_model
+from napari_aprcnn.models.zoo import ModelCard, save_model
 from napari_aprcnn.train.distil import distil_on, split, teacher_for
 from napari_aprcnn.train.distil_settings import DistilConfig
 from napari_aprcnn.train.fit import TrainStep
 from napari_aprcnn.train.score import Score, score_archive
 from napari_aprcnn.train.signals import stop_on_signals
+from napari_aprcnn.train.starts import first_state
 from napari_aprcnn.train.teacher import TeacherPatches, read_images
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def distil(
     kinds
         Only images of kinds that hold one of these words: a model for one objective.
     initial
-        Weights to start from; ``None``: random (Kaiming).
+        Weights to start from, as `train` takes them; ``None``: random (Kaiming).
     test
         Archives or folders to score the student on afterwards, no diameter given.
     title, data_words, licence, command
@@ -114,7 +115,7 @@ def distil(
         )
         parts = max(2, round(1 / config.held_out))
         train, looked_at = split(patches, parts=parts, part=0, seed=config.training.seed)
-        state = load_model(initial, device="cpu").module.state_dict() if initial is not None else None
+        state = first_state(initial, config.training.architecture, seed=config.training.seed)
         module, iou = distil_on(
             patches,
             train,
