@@ -164,7 +164,7 @@ def test_blocks_leave_no_seams(monkeypatch, mode, shape, parts):
 
 def test_a_small_budget_cuts_by_itself_and_is_replayed(tmp_path):
     image, truth = blobs((900, 900), seed=1)
-    result = _run(image, tiles=TileConfig(memory_gb=0.095))
+    result = _run(image, tiles=TileConfig(memory_gb=0.05))
     assert result.readout.n_blocks > 1
     assert matched_f1(result.labels, truth, iou=0.8) == 1.0
     assert result.readout.memory_added_bytes < 0.3e9

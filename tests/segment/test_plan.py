@@ -19,13 +19,13 @@ def test_a_plenty_of_memory_leaves_everything_whole():
 
 def test_less_memory_means_smaller_tiles_then_blocks():
     task = _task((200, 1000, 1000))
-    plans = [make_plan(task, TileConfig(), budget=int(gb * 1e9)) for gb in (40, 12, 5, 1.5)]
+    plans = [make_plan(task, TileConfig(), budget=int(gb * 1e9)) for gb in (40, 8, 5, 1.5)]
     assert [len(plan.blocks) > 1 for plan in plans] == [False, True, True, True]
     assert plans[0].keep_flows
     assert not plans[2].keep_flows
     assert len(plans[3].blocks) > len(plans[2].blocks)
     assert [plan.reduced for plan in plans] == [False, True, True, True]
-    for plan, gb in zip(plans, (40, 12, 5, 1.5), strict=True):
+    for plan, gb in zip(plans, (40, 8, 5, 1.5), strict=True):
         assert plan.memory_bytes <= gb * 1e9
         cores = np.zeros(task.shape, bool)
         for block in plan.blocks:

@@ -28,19 +28,24 @@ if TYPE_CHECKING:
 
 __all__ = ["nuclei", "table"]
 
+ALLOWED = 0.3
 STAGES = ("read", "normalise", "diameter", "network", "masks")
 _MEASURE_MEMORY = """
 import json, sys
 import numpy as np
 from napari_aprcnn.bench.pipeline import nuclei
+from napari_aprcnn.segment.estimate import estimate
 from napari_aprcnn.segment.pipeline import segment
 from napari_aprcnn.config import SegmentConfig
 request = json.loads(sys.argv[1])
 # A small run first: what torch sets up once is not the run's. The image is made before the run and is not its either.
-segment(nuclei((24, 96, 96)[-len(request["shape"]) :]), config=SegmentConfig(**request["config"]))
+segment(nuclei((16, 64, 64)[-len(request["shape"]) :]), config=SegmentConfig(**request["config"]))
 image = nuclei(tuple(request["shape"]))
-readout = segment(image, config=SegmentConfig(**request["config"])).readout
-print(json.dumps({"added": readout.memory_added_bytes, "estimate": readout.memory_estimate_bytes}))
+config = SegmentConfig(**request["config"])
+readout = segment(image, config=config).readout
+# The dock knows the PRR before a run, too.
+expected = estimate(image.shape, image.dtype, config, prr=readout.prr or None).memory_bytes
+print(json.dumps({"added": readout.memory_added_bytes, "estimate": expected}))
 """
 
 
@@ -163,28 +168,37 @@ def _tiles(threads: int, *, quick: bool) -> BenchTable:
 
 
 def _memory(threads: int, *, quick: bool) -> BenchTable:
+    # No diameter given here means 25 px, so that nothing is resized; networks for volumes do not look at it.
     cases: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
         ("2D, 512^2", (512, 512), {}),
-        ("3D, 24 x 128^2", (24, 128, 128), {}),
+        ("3D, 32 x 160^2", (32, 160, 160), {}),
     ]
     if not quick:
+        stack = (64, 256, 256)
         cases = [
             ("2D, 1024^2", (1024, 1024), {}),
+            ("2D, 1024^2, fastercellpose-v1", (1024, 1024), {"model": "fastercellpose-v1"}),
+            ("2D, 1024^2, fastcellpose", (1024, 1024), {"model": "fastcellpose"}),
+            ("2D, 1024^2, enlarged twice", (1024, 1024), {"diameter_px": 12.5}),
             ("2D, 4096^2", (4096, 4096), {}),
             ("2D, 4096^2, tiles of 512", (4096, 4096), {"tiles": {"tile_px": 512}}),
             ("2D, 4096^2, budget 0.3 GB", (4096, 4096), {"tiles": {"memory_gb": 0.3}}),
-            ("3D, 64 x 256^2", (64, 256, 256), {}),
-            ("3D, 64 x 256^2, labels only", (64, 256, 256), {"keep_flows": False}),
-            ("3D, 64 x 256^2, stitched", (64, 256, 256), {"dimensionality": "stitch"}),
+            ("3D, 64 x 256^2", stack, {}),
+            ("3D, 64 x 256^2, labels only", stack, {"keep_flows": False}),
+            ("3D, 64 x 256^2, stitched", stack, {"dimensionality": "stitch"}),
+            ("3D, 64 x 256^2, fastcellpose", stack, {"model": "fastcellpose"}),
+            ("3D, 64 x 512^2, budget 0.5 GB", (64, 512, 512), {"tiles": {"memory_gb": 0.5}}),
+            ("3D, 64 x 256^2, apr-unet-nuclei-3d", stack, {"model": "apr-unet-nuclei-3d"}),
+            ("3D, 64 x 128^2, apr-stardist-nuclei-3d", (64, 128, 128), {"model": "apr-stardist-nuclei-3d"}),
         ]
     rows: list[tuple[Cell, ...]] = []
     for name, shape, config in cases:
-        settings = SegmentConfig(diameter_px=25.0, threads=threads, device="cpu", **config)
+        settings = SegmentConfig(**{"diameter_px": 25.0, "threads": threads, "device": "cpu", **config})
         added, expected = _measured_apart(shape, settings)
-        rows.append((name, expected / 1e6, added / 1e6, expected / added))
+        rows.append((name, expected / 1e6, added / 1e6, expected / added, abs(expected / added - 1) <= ALLOWED))
     return BenchTable(
-        title="Memory estimate beside the measured peak, fastercellpose-v3",
-        columns=("image", "estimate MB", "measured MB", "estimate / measured"),
+        title="Memory estimate beside the measured peak, fastercellpose-v3 where no other is named",
+        columns=("image", "estimate MB", "measured MB", "estimate / measured", f"within {ALLOWED:.0%}"),
         rows=tuple(rows),
         notes=(
             "each in a process of its own; measured: resident memory above that before the run, sampled every 20 ms",

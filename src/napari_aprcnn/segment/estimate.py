@@ -16,7 +16,15 @@ from napari_aprcnn.segment.plan import Task, cost_of, make_plan
 from napari_aprcnn.segment.scale import scale_for
 from napari_aprcnn.segment.source import map_image
 from napari_aprcnn.segment.speeds import speeds
-from napari_aprcnn.segment.volume_run import TYPICAL_PRR, margin_of, on_voxels, pace_of, plan_volume
+from napari_aprcnn.segment.volume_run import (
+    DENSE_PRR,
+    TYPICAL_PRR,
+    margin_of,
+    on_voxels,
+    pace_of,
+    plan_volume,
+    row_bytes,
+)
 
 if TYPE_CHECKING:
     from napari_aprcnn.config import SegmentConfig
@@ -142,8 +150,9 @@ def _estimate_volume(source: MappedImage, config: SegmentConfig, prr: float | No
         n_times=source.n_times,
         margin=margin_of(net, options.zoom),
         budget=memory_budget(config),
-        prr=1.0 if pixels else TYPICAL_PRR,
-        known_prr=None if pixels else prr,
+        per_row=row_bytes(net, options),
+        prr=1.0 if pixels else DENSE_PRR,
+        known_prr=None if pixels else prr or TYPICAL_PRR,
         zoom=options.zoom,
     )
     guess = "" if pixels or prr is not None else f" (for a typical PRR of {TYPICAL_PRR:g})"

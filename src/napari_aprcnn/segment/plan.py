@@ -34,10 +34,16 @@ HALO_DIAMETERS = 2.0
 WHOLE = (1, 1, 1)
 CHOICES = 6  # cuts that are compared at most
 LEAST_CORE = 32  # voxels; thinner blocks are nearly all halo
-NETWORK_STAGE = 20  # bytes per network pixel of a plane: canvas, outputs, weights, copies while resizing
-KERNEL_2D, KERNEL_3D = 24, 28  # bytes per voxel from flows to masks
-MARGIN = 1.1
-FIXED_BYTES = 25_000_000  # what torch and the libraries set up at their first use
+WORKERS = 2  # tiles side by side; more threads take more, but must not change how a run is cut
+# Bytes, from what the code allocates:
+PASS_BYTES = 24  # per pixel in a pass of the network: two channels in, three out, padding
+TILE_BYTES = 12  # per pixel of the tiles of a batch: outputs, twice where workers' parts are put together
+PLANE_BYTES, TILED_BYTES = 4, 24  # per pixel of a batch's planes with their border: canvas; sums and weights, tiles
+RESIZED_BYTES = 16  # per image pixel of a batch that is resized: planes, outputs
+EDGE_PX = 24
+KERNEL_2D, KERNEL_3D = 12, 16  # per voxel from flows to masks, where up to half are in nuclei
+MARGIN = 1.05
+FIXED_BYTES = 6_000_000  # what torch and the libraries set up at their first use
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Cost:
     Attributes
     ----------
     bytes_per_px
-        Peak memory of a forward pass.
+        Peak memory of a forward pass beside its input and output; the buffers of the fused kernels are exactly this.
     seconds_per_px
         Time on two CPU threads.
     """
@@ -57,17 +63,18 @@ class Cost:
 
 
 COSTS = {
-    "faster_v3": Cost(150, 0.1e-6),
-    "faster_v2": Cost(270, 0.16e-6),
-    "faster_v1": Cost(330, 0.22e-6),
-    "fastcellpose": Cost(280, 0.45e-6),
-    "compressed_dsc": Cost(590, 0.65e-6),
-    "cellpose_dsc": Cost(700, 1.1e-6),
+    "faster_v3": Cost(148, 0.1e-6),
+    "faster_v2": Cost(268, 0.16e-6),
+    "faster_v1": Cost(324, 0.22e-6),
+    "fastcellpose": Cost(220, 0.45e-6),
+    "compressed_dsc": Cost(536, 0.65e-6),
+    "cellpose_dsc": Cost(648, 1.1e-6),
     "compressed": Cost(640, 2.5e-6),
     "upsample": Cost(640, 3.3e-6),
     "dilated": Cost(640, 3.3e-6),
     "cellpose": Cost(640, 4.2e-6),
 }
+FUSED = {"faster_v3", "faster_v2", "faster_v1", "compressed_dsc", "cellpose_dsc"}  # one plane at a time, each worker
 WIDE_S_PER_PX = 2e-6
 _MEASURED: dict[str, float] = {}
 
@@ -257,25 +264,40 @@ def _memory(task: Task, config: TileConfig, tile: int, block: tuple[int, int, in
     lasting = task.voxels * (4 if whole else 2)
     if not volume and block != _cut_shape(task):
         lasting += 4 * math.prod(task.shape[1:])  # blocks are put together in 32 bits
-    if keep:
-        lasting += task.voxels * 4 * (components + 1)
-    network_px, forward_px = 0, 0
+    outputs = 4 * (components + 1)
+    # A single plane's or volume's outputs are what is kept.
+    if keep and not (task.n_times == 1 and (volume or task.shape[0] == 1)):
+        lasting += task.voxels * outputs
+    network = 0.0
     for rows, columns in [o.axes for o in ORIENTATIONS] if volume else [(1, 2)]:
         size = task.scale.network_size((block[rows], block[columns]), (rows, columns))
         grid = _grid(size, config, tile)
         area = grid.size[0] * grid.size[1]
-        planes = max(1, batch // area) if volume else 1
-        # Networks take small planes together up to PASS_PX at a time, larger ones one by one.
-        forward_px = max(forward_px, area, min(PASS_PX, area * planes * grid.n_tiles))
-        network_px = max(network_px, planes * size[0] * size[1])
-    forward = 0.0 if task.on_gpu else forward_px * cost_of(task.architecture).bytes_per_px
-    network = forward + network_px * NETWORK_STAGE
-    kernel = voxels * (KERNEL_3D if volume else KERNEL_2D)
-    held = voxels * (4 + 4 * (components + 1) + 4)
-    # Whole volumes are computed into the arrays that are kept.
-    if keep and task.n_times == 1 and (volume or task.shape[0] == 1):
-        held -= voxels * 4 * (components + 1)
-    return MARGIN * (FIXED_BYTES + lasting + held + max(network, kernel))
+        together = max(1, batch // area)
+        planes = together if volume else 1
+        network = max(network, _network_stage(task, size, (block[rows], block[columns]), grid, planes, together))
+    if volume:  # the outputs of all three orientations are summed in place
+        return MARGIN * (FIXED_BYTES + lasting + voxels * (4 + outputs + 4) + max(network, voxels * KERNEL_3D))
+    # The outputs of a plane are part of the network's stage; then they are copied, and then masks are made of them.
+    return MARGIN * (FIXED_BYTES + lasting + voxels * 4 + max(network, voxels * (outputs + max(outputs, KERNEL_2D))))
+
+
+def _network_stage(
+    task: Task, size: tuple[int, int], before: tuple[int, int], grid: TileGrid, planes: int, together: int
+) -> float:
+    """Peak bytes of a batch of planes, `before` they are resized to `size`, while `together` tiles are predicted."""
+    area, canvas = grid.size[0] * grid.size[1], math.prod(edge + 2 * EDGE_PX for edge in size)
+    tiles = min(planes * grid.n_tiles, together)
+    side_by_side = min(WORKERS, tiles) if area <= PASS_PX else 1
+    batch = tiles * area * (TILE_BYTES * (2 if side_by_side > 1 else 1))
+    stage = planes * canvas * (PLANE_BYTES if grid.n_tiles == 1 else TILED_BYTES)
+    if size != before:
+        stage += planes * (math.prod(size) * PLANE_BYTES + math.prod(before) * RESIZED_BYTES)
+    if task.on_gpu:
+        return batch + stage
+    in_a_pass = min(max(area, PASS_PX), tiles * area)
+    busy = in_a_pass if task.architecture not in FUSED else side_by_side * area
+    return batch + stage + in_a_pass * PASS_BYTES + busy * cost_of(task.architecture).bytes_per_px
 
 
 def _grid(size: tuple[int, int], config: TileConfig, tile: int) -> TileGrid:

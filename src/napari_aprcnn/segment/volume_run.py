@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from napari_aprcnn.segment.source import MappedImage
 
 __all__ = [
+    "DENSE_PRR",
     "TYPICAL_PRR",
     "VolumePlan",
     "VolumeRun",
@@ -44,11 +45,13 @@ __all__ = [
     "pace_of",
     "plan_volume",
     "remember_pace",
+    "row_bytes",
 ]
 
-# Bytes at the peak: of a voxel (image, flows, labels, kernel), and of a row of the finest stage (features, tables).
-VOXEL_BYTES, ROW_BYTES = 64, 900
-TYPICAL_PRR = 4.0
+# Bytes at the peak, measured: of the run; of a voxel; of a row of the finest stage for its tables, and for each channel
+# of the network. A voxel of a network without particles is a row without tables.
+FIXED_BYTES, VOXEL_BYTES, TABLE_BYTES, CHANNEL_BYTES = 15_000_000, 12, 190, 32
+TYPICAL_PRR, DENSE_PRR = 4.0, 2.0  # what an estimate assumes, and what blocks must fit the memory at
 SECONDS_PER_ROW, SECONDS_PER_VOXEL = 2.2e-6, 2.5e-7
 LEAST_CORE = 32
 SCALE_PLANES = 24
@@ -112,13 +115,20 @@ class VolumePlan:
     reduced: bool = False
 
 
+def row_bytes(config: VolumeNetConfig, options: VolumeConfig) -> float:
+    """Bytes at the peak of a row of the finest stage: a particle, or a voxel where no stage works on particles."""
+    tables = 0 if on_voxels(config, options) else TABLE_BYTES
+    return float(tables + CHANNEL_BYTES * config.channels)
+
+
 def plan_volume(
     shape: tuple[int, int, int],
     *,
     n_times: int,
     margin: tuple[int, int, int],
     budget: int,
-    prr: float = TYPICAL_PRR,
+    per_row: float,
+    prr: float = DENSE_PRR,
     known_prr: float | None = None,
     zoom: float = 1.0,
 ) -> VolumePlan:
@@ -132,6 +142,8 @@ def plan_volume(
         What blocks overlap along z, y, x.
     budget
         Bytes.
+    per_row
+        Bytes of a row of the finest stage (`row_bytes`).
     prr
         Voxels a particle that blocks are cut for; 1 for networks on voxels.
     known_prr
@@ -145,13 +157,13 @@ def plan_volume(
     NotEnoughMemoryError
         If not even small blocks fit.
     """
-    per_voxel = zoom**3 * (VOXEL_BYTES + ROW_BYTES / prr)
-    labels = 4 * math.prod(shape) * n_times
+    per_voxel = zoom**3 * (VOXEL_BYTES + per_row / prr)
+    lasting = FIXED_BYTES + 4 * math.prod(shape) * n_times
     parts = [1, 1, 1]
     while True:
         core = [-(-n // p) for n, p in zip(shape, parts, strict=True)]
         outer = [min(c + 2 * m, n) if p > 1 else n for c, m, n, p in zip(core, margin, shape, parts, strict=True)]
-        needed = labels + math.prod(outer) * per_voxel
+        needed = lasting + math.prod(outer) * per_voxel
         if needed <= budget:
             break
         longest = max(range(3), key=lambda axis: core[axis])
@@ -167,7 +179,7 @@ def plan_volume(
     voxels = sum(math.prod(block.outer_shape) for block in blocks) * n_times * zoom**3
     true_prr = known_prr or prr
     seconds = voxels * (SECONDS_PER_VOXEL + SECONDS_PER_ROW / true_prr)
-    needed = labels + math.prod(outer) * zoom**3 * (VOXEL_BYTES + ROW_BYTES / true_prr)
+    needed = lasting + math.prod(outer) * zoom**3 * (VOXEL_BYTES + per_row / true_prr)
     return VolumePlan(blocks, int(needed), seconds, len(blocks) * n_times, max(outer), len(blocks) > 1)
 
 
@@ -222,7 +234,9 @@ class VolumeRun:
             n_times=self.source.n_times,
             margin=margin_of(net, zoom),
             budget=self.budget,
-            prr=1.0 if on_voxels(net, self.config.volume) else TYPICAL_PRR,
+            per_row=row_bytes(net, self.config.volume),
+            prr=1.0 if on_voxels(net, self.config.volume) else DENSE_PRR,
+            known_prr=None if on_voxels(net, self.config.volume) else TYPICAL_PRR,
             zoom=zoom,
         )
         self.tile_px = plan.tile_px
