@@ -42,7 +42,7 @@ PLANE_BYTES, TILED_BYTES = 4, 24  # per pixel of a batch's planes with their bor
 RESIZED_BYTES = 16  # per image pixel of a batch that is resized: planes, outputs
 EDGE_PX = 24
 KERNEL_2D, KERNEL_3D = 12, 16  # per voxel from flows to masks, where up to half are in nuclei
-MARGIN = 1.05
+MARGIN, BLOCKED_MARGIN = 1.05, 1.2  # what one block leaves in pieces, the next cannot take
 FIXED_BYTES = 6_000_000  # what torch and the libraries set up at their first use
 
 
@@ -265,6 +265,7 @@ def _memory(task: Task, config: TileConfig, tile: int, block: tuple[int, int, in
     if not volume and block != _cut_shape(task):
         lasting += 4 * math.prod(task.shape[1:])  # blocks are put together in 32 bits
     outputs = 4 * (components + 1)
+    margin = MARGIN if block == _cut_shape(task) else BLOCKED_MARGIN
     # A single plane's or volume's outputs are what is kept.
     if keep and not (task.n_times == 1 and (volume or task.shape[0] == 1)):
         lasting += task.voxels * outputs
@@ -277,9 +278,9 @@ def _memory(task: Task, config: TileConfig, tile: int, block: tuple[int, int, in
         planes = together if volume else 1
         network = max(network, _network_stage(task, size, (block[rows], block[columns]), grid, planes, together))
     if volume:  # the outputs of all three orientations are summed in place
-        return MARGIN * (FIXED_BYTES + lasting + voxels * (4 + outputs + 4) + max(network, voxels * KERNEL_3D))
+        return margin * (FIXED_BYTES + lasting + voxels * (4 + outputs + 4) + max(network, voxels * KERNEL_3D))
     # The outputs of a plane are part of the network's stage; then they are copied, and then masks are made of them.
-    return MARGIN * (FIXED_BYTES + lasting + voxels * 4 + max(network, voxels * (outputs + max(outputs, KERNEL_2D))))
+    return margin * (FIXED_BYTES + lasting + voxels * 4 + max(network, voxels * (outputs + max(outputs, KERNEL_2D))))
 
 
 def _network_stage(

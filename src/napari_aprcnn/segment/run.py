@@ -279,8 +279,10 @@ class Run:
                 store.put_outputs(time, self.source.whole, flows, probability)
             else:
                 target = store.room_for(n_objects + int(labels.max(initial=0)))[time]
+                del flows, probability  # adopting takes memory, too, and so does the next block
                 n_objects = adopt(target, labels, block, n_objects=n_objects)
                 self.partials.found(time, block.core, target[block.core], final=False)
+                del labels
         self.n_objects += self._drop_small(time, store)
 
     def _drop_small(self, time: int, store: Store) -> int:
@@ -316,9 +318,11 @@ class Run:
             if target is None:
                 store.put_outputs(time, region, outputs[:2, None], outputs[2][None])
                 return labels
+            del plane, outputs  # adopting takes memory, too, and so does the next block
             n_objects = adopt(target, labels[None], block, n_objects=n_objects)
             core = (slice(z, z + 1), *block.core[1:])
             self.partials.found(time, core, target[block.core], final=False)
+            del labels
         return np.zeros(self.source.shape[1:], np.uint32) if target is None else target[0]
 
     def _on_output(

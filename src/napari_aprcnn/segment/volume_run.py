@@ -271,8 +271,10 @@ class VolumeRun:
                 store.put_outputs(time, self.source.whole, flows, probability)
             else:
                 target = store.room_for(n_objects + int(labels.max(initial=0)))[time]
+                del flows, probability  # adopting takes memory, too, and so does the next block
                 n_objects = adopt(target, labels, block, n_objects=n_objects)
                 self.partials.found(time, block.core, target[block.core], final=False)
+                del labels
             done = time * len(plan.blocks) + number + 1
             self.reporter.advance("network", 0.0, done=done, total=plan.n_tiles, what=f"block {done} of {plan.n_tiles}")
         with self.reporter.stage("masks"):
