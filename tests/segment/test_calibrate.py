@@ -16,6 +16,7 @@ from napari_aprcnn.segment.estimate import estimate
 from napari_aprcnn.segment.speeds import MachineSpeeds, load_speeds, machine_key, save_speeds, speeds_path
 
 PX, PASS, MASK_2D, MASK_3D, FIRST, STACK = 3e-7, 2e-3, 4e-8, 9e-8, 0.25, 1e-7
+STITCH, STITCH_PX = 3e-3, 2e-7
 
 
 @pytest.fixture(autouse=True)
@@ -40,12 +41,15 @@ def _machine(calls: list[SegmentConfig]):
         if card.volume is not None:
             stages = {"network": 2.0 * slow, "masks": 0.5 * slow}
         else:
-            px, voxels = _work(image.shape, card)
-            flat = image.ndim == 2
+            stitched = config.dimensionality == "stitch"
+            px, voxels = _work(image.shape, card, stitched=stitched)
+            flat = image.ndim == 2 or stitched
             stages = {
-                "network": px * (PX if flat else PX + STACK) + PASS,
+                "network": px * (PX if flat else PX + STACK) + PASS * (len(image) if stitched else 1),
                 "masks": voxels * (MASK_2D if flat else MASK_3D),
             }
+            if stitched:
+                stages["stitch"] = len(image) * STITCH + image.size * STITCH_PX
             if config.diameter_px is None:
                 stages["diameter"] = FIRST + px * PX
         stages = {name: seconds * slow for name, seconds in stages.items()}
@@ -62,6 +66,7 @@ def test_a_calibration_finds_the_speeds_of_the_machine():
     assert found.network_s_per_px["faster_v1"] == pytest.approx(PX)
     assert (found.pass_s, found.masks_s_per_px) == (pytest.approx(PASS), pytest.approx(MASK_2D))
     assert found.stack_s_per_px == pytest.approx(STACK)
+    assert (found.stitch_s, found.stitch_s_per_px) == (pytest.approx(STITCH), pytest.approx(STITCH_PX))
     assert (found.masks_s_per_voxel, found.diameter_s) == (pytest.approx(MASK_3D), pytest.approx(FIRST))
     assert set(found.volume_pace) == {card.name for card in list_models() if card.volume is not None}
     assert found.machine == machine_key(3)

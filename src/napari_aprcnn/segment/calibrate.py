@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["calibrate", "made_up_nuclei"]
 
-EDGES = (384, 1024)
-STACK = (24, 160, 160)
+EDGES = (128, 1024)
+DEFAULT_EDGES = (128, 1536)  # of the default model: larger images take less a pixel
+LOOK_EDGE = 384
+STACK, SMALL_STACK = (24, 160, 160), (24, 72, 72)
 VOLUME = (48, 96, 96)
 DIAMETER_PX = 25.0
 REPEATS = 3
@@ -143,15 +146,17 @@ def calibrate(
     cards = list(list_models() if models is None else models)
     planar = [card for card in cards if card.volume is None]
     deep = [card for card in cards if card.volume is not None]
-    n_runs = (REPEATS + 1) * (len(planar) * len(EDGES) + len(deep) + (2 if planar else 0))
+    n_runs = (REPEATS + 1) * (len(planar) * len(EDGES) + len(deep) + (4 if planar else 0))
     runs = _Runs(segment or pipeline.segment, threads, n_runs, progress, should_cancel)
     measured = MachineSpeeds()
     network: dict[str, float] = {}
-    for number, card in enumerate(planar):
-        per_px, pass_s, per_voxel = _planar(runs, card)
+    # The default model last: the first runs of a process also pay for memory that it never had before.
+    for card in reversed(planar):
+        per_px, pass_s, per_voxel = _planar(runs, card, DEFAULT_EDGES if card is planar[0] else EDGES)
         network[card.architecture] = per_px
-        if number == 0:
-            measured = measured.replace(pass_s=pass_s, masks_s_per_px=per_voxel, **_first(runs, card, per_px, pass_s))
+        if card is planar[0]:
+            measured = measured.replace(pass_s=pass_s, network_s_per_px=network, masks_s_per_px=per_voxel)
+            measured = measured.replace(**_first(runs, card, measured))
     pace = {card.name: _pace(runs, card) for card in deep}
     used = threads or usable_threads()
     return measured.replace(
@@ -176,41 +181,58 @@ def _others_busy() -> bool:
     return bool(psutil.cpu_percent() - me.cpu_percent() / (psutil.cpu_count() or 1) > 10.0)
 
 
-def _work(shape: tuple[int, ...], card: ModelCard) -> tuple[int, int]:
+def _work(shape: tuple[int, ...], card: ModelCard, *, stitched: bool = False) -> tuple[int, int]:
     """Pixels of the network and voxels of a run on made-up nuclei."""
     trained = float(card.diameter_px)
     depth, height, width = (1, *shape) if len(shape) == 2 else shape
     scale = scale_for(DIAMETER_PX, trained, None)
-    mode = "2d" if len(shape) == 2 else "planes"
-    task = Task(mode, 1, (depth, height, width), scale, DIAMETER_PX, card.architecture)  # type: ignore[arg-type]
+    mode: Literal["2d", "planes", "stitch"] = "stitch" if stitched else "2d" if len(shape) == 2 else "planes"
+    task = Task(mode, 1, (depth, height, width), scale, DIAMETER_PX, card.architecture)
     plan = make_plan(task, SegmentConfig().tiles, budget=1 << 40, keep_flows=False)
     return plan.network_px, depth * height * width
 
 
-def _planar(runs: _Runs, card: ModelCard) -> tuple[float, float, float]:
+def _planar(runs: _Runs, card: ModelCard, edges: tuple[int, int] = EDGES) -> tuple[float, float, float]:
     """Seconds a pixel, a pass, and a pixel of the masks, from a small and a large plane."""
     words = f"{card.name}, planes"
     (small, large), (few, many) = zip(
-        *((runs.best((e, e), words, model=card.name, diameter_px=DIAMETER_PX)[0], _work((e, e), card)) for e in EDGES),
+        *((runs.best((e, e), words, model=card.name, diameter_px=DIAMETER_PX)[0], _work((e, e), card)) for e in edges),
         strict=True,
     )
     per_px = max((large["network"] - small["network"]) / max(many[0] - few[0], 1), 1e-10)
-    pass_s = max(0.0, small["network"] - per_px * few[0])
-    return per_px, pass_s, max(large.get("masks", 0.0), 1e-6) / many[1]
+    masks = (large.get("masks", 0.0) - small.get("masks", 0.0)) / (many[1] - few[1])
+    per_voxel = masks if masks > 0 else max(large.get("masks", 0.0), 1e-6) / many[1]
+    pass_s = small["network"] + small.get("masks", 0.0) - per_px * few[0] - per_voxel * few[1]
+    return per_px, max(0.0, pass_s), per_voxel
 
 
-def _first(runs: _Runs, card: ModelCard, per_px: float, pass_s: float) -> dict[str, float]:
+def _first(runs: _Runs, card: ModelCard, so_far: MachineSpeeds) -> dict[str, float]:
     """The first pass that looks for the diameter, and what stacks take more."""
-    found, _ = runs.best((EDGES[0], EDGES[0]), "the diameter", model=card.name)
-    px, _ = _work((EDGES[0], EDGES[0]), card)
+    per_px, pass_s = so_far.network_s_per_px[card.architecture], so_far.pass_s
+    found, _ = runs.best((LOOK_EDGE, LOOK_EDGE), "the diameter", model=card.name)
+    px, _ = _work((LOOK_EDGE, LOOK_EDGE), card)
     words = f"{card.name}, a stack"
     stack, _ = runs.best(STACK, words, model=card.name, diameter_px=DIAMETER_PX, dimensionality="planes")
     stack_px, voxels = _work(STACK, card)
+    small, large = (_stitched(runs, card, shape, so_far) for shape in (SMALL_STACK, STACK))
+    per_voxel = max(0.0, (large - small) / (math.prod(STACK[1:]) - math.prod(SMALL_STACK[1:])))
     return {
         "diameter_s": max(0.0, found.get("diameter", 0.0) - per_px * px),
         "masks_s_per_voxel": max(stack.get("masks", 0.0), 1e-6) / voxels,
         "stack_s_per_px": max(0.0, (stack["network"] - pass_s) / stack_px - per_px),
+        "stitch_s": max(0.0, small - per_voxel * math.prod(SMALL_STACK[1:])),
+        "stitch_s_per_px": per_voxel,
     }
+
+
+def _stitched(runs: _Runs, card: ModelCard, shape: tuple[int, int, int], so_far: MachineSpeeds) -> float:
+    """Seconds a plane beside what any plane takes, where planes are stitched."""
+    words = f"{card.name}, planes that are stitched"
+    took, _ = runs.best(shape, words, model=card.name, diameter_px=DIAMETER_PX, dimensionality="stitch")
+    px, voxels = _work(shape, card, stitched=True)
+    usual = so_far.network_s_per_px[card.architecture] * px + so_far.masks_s_per_px * voxels
+    seconds = sum(took.get(name, 0.0) for name in ("network", "masks", "stitch"))
+    return (seconds - usual) / shape[0] - so_far.pass_s
 
 
 def _pace(runs: _Runs, card: ModelCard) -> float:

@@ -338,7 +338,10 @@ def _finish(
     machine = speeds()
     masks = voxels * repeats * (machine.masks_s_per_voxel if volume else machine.masks_s_per_px)
     per_px = cost_of(task.architecture).seconds_per_px + (machine.stack_s_per_px if volume else 0.0)
-    seconds = repeats * (pixels * per_px + len(blocks) * machine.pass_s) + masks
+    per_repeat = len(blocks) * machine.pass_s
+    if task.mode == "stitch":
+        per_repeat += machine.stitch_s + machine.stitch_s_per_px * math.prod(task.shape[1:])
+    seconds = repeats * (pixels * per_px + per_repeat) + masks
     return Plan(
         tile, _batch(task, tile), blocks, memory, keep, n_tiles * repeats, pixels * repeats, seconds, masks, reduced
     )

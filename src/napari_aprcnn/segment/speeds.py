@@ -43,7 +43,9 @@ class MachineSpeeds(Frozen):
     network_s_per_px
         Seconds a pixel of the network, by architecture.
     pass_s
-        Seconds a pass beside its pixels.
+        Seconds a pass beside its pixels, network and masks.
+    stitch_s, stitch_s_per_px
+        Seconds a plane, and a pixel of it, more where planes are stitched.
     stack_s_per_px
         Seconds a pixel of the network more where stacks are seen along three axes: resizing, averaging.
     masks_s_per_px, masks_s_per_voxel
@@ -62,7 +64,9 @@ class MachineSpeeds(Frozen):
     created: str = ""
     threads: int = 0
     network_s_per_px: dict[str, float] = Field(default_factory=dict)
-    pass_s: float = 5e-3
+    pass_s: float = 4e-3
+    stitch_s: float = 2e-3
+    stitch_s_per_px: float = 1.5e-7
     stack_s_per_px: float = 5e-8
     masks_s_per_px: float = 5e-8
     masks_s_per_voxel: float = 1.0e-7
