@@ -15,7 +15,7 @@ from napari_aprcnn.errors import NotEnoughMemoryError
 from napari_aprcnn.models.network import PASS_PX
 from napari_aprcnn.segment.blocks import Block, cut_blocks
 from napari_aprcnn.segment.memory import words_bytes
-from napari_aprcnn.segment.planes import ORIENTATIONS
+from napari_aprcnn.segment.planes import ORIENTATIONS, border_of
 from napari_aprcnn.segment.speeds import speeds
 from napari_aprcnn.segment.tiles import SMALLEST_TILE, TileGrid, plan_tiles
 
@@ -270,9 +270,10 @@ def _memory(task: Task, config: TileConfig, tile: int, block: tuple[int, int, in
     if keep and not (task.n_times == 1 and (volume or task.shape[0] == 1)):
         lasting += task.voxels * outputs
     network = 0.0
-    for rows, columns in [o.axes for o in ORIENTATIONS] if volume else [(1, 2)]:
+    for orientation in ORIENTATIONS if volume else ORIENTATIONS[:1]:
+        rows, columns = orientation.axes
         size = task.scale.network_size((block[rows], block[columns]), (rows, columns))
-        grid = _grid(size, config, tile)
+        grid = _grid(size, config, tile, border_of(orientation, config.border_px))
         area = grid.size[0] * grid.size[1]
         together = max(1, batch // area)
         planes = together if volume else 1
@@ -301,8 +302,8 @@ def _network_stage(
     return batch + stage + in_a_pass * PASS_BYTES + busy * cost_of(task.architecture).bytes_per_px
 
 
-def _grid(size: tuple[int, int], config: TileConfig, tile: int) -> TileGrid:
-    height, width = (-(-(n + 2 * config.border_px) // 16) * 16 for n in size)
+def _grid(size: tuple[int, int], config: TileConfig, tile: int, border: tuple[int, int]) -> TileGrid:
+    height, width = (-(-(n + 2 * b) // 16) * 16 for n, b in zip(size, border, strict=True))
     return plan_tiles(height, width, tile_px=tile, overlap=config.overlap)
 
 
@@ -330,7 +331,7 @@ def _finish(
         for orientation in ORIENTATIONS if volume else ORIENTATIONS[:1]:
             rows, columns = orientation.axes
             size = task.scale.network_size((shape[rows], shape[columns]), orientation.axes)
-            grid = _grid(size, config, tile)
+            grid = _grid(size, config, tile, border_of(orientation, config.border_px))
             n_planes = shape[orientation.stack] if volume else 1
             n_tiles += grid.n_tiles * n_planes
             pixels += grid.pixels * n_planes

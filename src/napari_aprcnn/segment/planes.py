@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from napari_aprcnn.segment.tiles import Tiler
 
-__all__ = ["ORIENTATIONS", "Orientation", "predict_at", "predict_plane", "predict_volume"]
+__all__ = ["ORIENTATIONS", "Orientation", "border_of", "predict_at", "predict_plane", "predict_volume"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,13 @@ class Orientation:
 
 
 ORIENTATIONS = (Orientation("xy", 0, 1, 2), Orientation("zy", 2, 0, 1), Orientation("zx", 1, 0, 2))
+Z_BORDER_PX = 8
+"""Zeros above and below a stack, fewer than beside it: stacks are thin, and the border is much of what is computed."""
+
+
+def border_of(orientation: Orientation, border_px: int) -> tuple[int, int]:
+    """Rows and columns of zeros around the planes of a stack: fewer along z."""
+    return (min(border_px, Z_BORDER_PX) if orientation.rows == 0 else border_px), border_px
 
 
 def predict_plane(
@@ -122,12 +129,13 @@ def predict_volume(
         into = [flows[axis].transpose(order) for axis in orientation.axes] + [probability.transpose(order)]
         height, width = planes.shape[1:]
         size = scale.network_size((height, width), orientation.axes)
+        border = border_of(orientation, tiler.border_px)
         # At least eight planes at a time where they are columns of the volume: one cache line of each is used.
-        step = max(tiler.batch(size), 8 if orientation.stack == 2 else 1)
+        step = max(tiler.batch(size, border=border), 8 if orientation.stack == 2 else 1)
         for start in range(0, len(planes), step):
             part = slice(start, min(start + step, len(planes)))
             batch = torch.from_numpy(np.ascontiguousarray(planes[part]))
-            outputs = resize(tiler.run(resize(batch[:, None], size)[:, 0]), (height, width))
+            outputs = resize(tiler.run(resize(batch[:, None], size)[:, 0], border=border), (height, width))
             for channel, target in enumerate(into):
                 target[part] += outputs[:, channel].numpy()
             if on_planes is not None and orientation.stack == 0:

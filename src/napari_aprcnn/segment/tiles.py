@@ -157,17 +157,26 @@ class Tiler:
     threads: int = 1
     check: Callable[[], None] | None = None
 
-    def grid(self, size: tuple[int, int]) -> TileGrid:
+    def grid(self, size: tuple[int, int], *, border: tuple[int, int] | None = None) -> TileGrid:
         """Return how a plane of this size (network pixels, without border) is cut."""
-        height, width = (_round_up(n + 2 * self.border_px) for n in size)
+        height, width = (_round_up(n + 2 * b) for n, b in zip(size, self._border(border), strict=True))
         return plan_tiles(height, width, tile_px=self.tile_px, overlap=self.overlap)
 
-    def batch(self, size: tuple[int, int]) -> int:
+    def _border(self, border: tuple[int, int] | None) -> tuple[int, int]:
+        return (self.border_px, self.border_px) if border is None else border
+
+    def batch(self, size: tuple[int, int], *, border: tuple[int, int] | None = None) -> int:
         """Return how many planes of this size go through the network together."""
-        height, width = self.grid(size).size
+        height, width = self.grid(size, border=border).size
         return max(1, self.batch_px // (height * width))
 
-    def run(self, planes: Tensor, *, on_output: Callable[[tuple[slice, slice], Tensor], None] | None = None) -> Tensor:
+    def run(
+        self,
+        planes: Tensor,
+        *,
+        on_output: Callable[[tuple[slice, slice], Tensor], None] | None = None,
+        border: tuple[int, int] | None = None,
+    ) -> Tensor:
         """Predict flows and probability.
 
         Parameters
@@ -176,6 +185,8 @@ class Tiler:
             Normalised planes at network resolution.
         on_output
             Called with the place and the outputs (3, h, w) of each tile of a plane that has several.
+        border
+            Rows and columns of zeros around the planes; ``None``: `border_px` of both.
 
         Returns
         -------
@@ -189,7 +200,7 @@ class Tiler:
         """
         while True:
             try:
-                return self._run(planes, on_output)
+                return self._run(planes, on_output, self._border(border))
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, NotEnoughMemoryError) or not _is_memory(error):
                     raise
@@ -229,12 +240,18 @@ class Tiler:
             # The number that a thread sets is also the one that later threads begin with.
             torch.set_num_threads(self.threads)
 
-    def _run(self, planes: Tensor, on_output: Callable[[tuple[slice, slice], Tensor], None] | None) -> Tensor:
+    def _run(
+        self,
+        planes: Tensor,
+        on_output: Callable[[tuple[slice, slice], Tensor], None] | None,
+        border: tuple[int, int],
+    ) -> Tensor:
         n, height, width = planes.shape
-        grid, b = self.grid((height, width)), self.border_px
-        tall, wide = (_round_up(edge + 2 * b) for edge in (height, width))
+        grid = self.grid((height, width), border=border)
+        tall, wide = (_round_up(edge + 2 * b) for edge, b in zip((height, width), border, strict=True))
+        inside = (slice(border[0], border[0] + height), slice(border[1], border[1] + width))
         canvas = torch.zeros((n, tall, wide))
-        canvas[:, b : b + height, b : b + width] = planes
+        canvas[:, inside[0], inside[1]] = planes
         step = max(1, self.batch_px // (grid.size[0] * grid.size[1]))
         if grid.n_tiles == 1:
             parts = []
@@ -243,7 +260,7 @@ class Tiler:
                 parts.append(self._predict_seen(part, [_varies(plane) for plane in planes[start : start + step]]))
                 self.on_tile(part.numel(), len(part))
             outputs = parts[0] if len(parts) == 1 else torch.cat(parts)
-            return outputs[:, :, b : b + height, b : b + width]
+            return outputs[:, :, inside[0], inside[1]]
         outputs = torch.zeros((n, 3, tall, wide))
         total = torch.zeros((tall, wide))
         jobs = [(i, r, c) for i in range(n) for r in range(len(grid.starts[0])) for c in range(len(grid.starts[1]))]
@@ -251,7 +268,7 @@ class Tiler:
             group = jobs[first : first + step]
             places = [(i, *_place(grid, r, c)) for i, r, c in group]
             tiles = torch.stack([canvas[place] for place in places])
-            predicted = self._predict_seen(tiles, [_varies(_within(planes[i], y, x, b)) for i, y, x in places])
+            predicted = self._predict_seen(tiles, [_varies(_within(planes[i], y, x, border)) for i, y, x in places])
             for output, (i, r, c) in zip(predicted, group, strict=True):
                 y, x = _place(grid, r, c)
                 rows = _taper(grid.starts[0], grid.size[0], tall, r)
@@ -260,9 +277,8 @@ class Tiler:
                 if i == 0:
                     total[y, x] += weight
                 if on_output is not None:
-                    _hand_out(on_output, output, (y, x), (b, height, width))
+                    _hand_out(on_output, output, (y, x), border, (height, width))
             self.on_tile(tiles.numel(), len(group))
-        inside = (slice(b, b + height), slice(b, b + width))
         return outputs[:, :, inside[0], inside[1]].div_(total[inside])
 
 
@@ -271,9 +287,9 @@ def _place(grid: TileGrid, row: int, column: int) -> tuple[slice, slice]:
     return slice(y, y + grid.size[0]), slice(x, x + grid.size[1])
 
 
-def _within(plane: Tensor, y: slice, x: slice, border: int) -> Tensor:
+def _within(plane: Tensor, y: slice, x: slice, border: tuple[int, int]) -> Tensor:
     """The part of a plane that a place on its canvas shows."""
-    rows, columns = (slice(max(0, part.start - border), max(0, part.stop - border)) for part in (y, x))
+    rows, columns = (slice(max(0, p.start - b), max(0, p.stop - b)) for p, b in zip((y, x), border, strict=True))
     return plane[rows, columns]
 
 
@@ -289,17 +305,17 @@ def _hand_out(
     on_output: Callable[[tuple[slice, slice], Tensor], None],
     output: Tensor,
     place: tuple[slice, slice],
-    frame: tuple[int, int, int],
+    border: tuple[int, int],
+    size: tuple[int, int],
 ) -> None:
     """Crop a tile's output to the plane without its border."""
-    border, *size = frame
     inside, crop = [], []
-    for part, length in zip(place, size, strict=True):
-        start, stop = max(part.start - border, 0), min(part.stop - border, length)
+    for part, length, b in zip(place, size, border, strict=True):
+        start, stop = max(part.start - b, 0), min(part.stop - b, length)
         if stop <= start:
             return
         inside.append(slice(start, stop))
-        crop.append(slice(start + border - part.start, stop + border - part.start))
+        crop.append(slice(start + b - part.start, stop + b - part.start))
     on_output((inside[0], inside[1]), output[:, crop[0], crop[1]])
 
 
