@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_aprcnn.errors import NotEnoughMemoryError
+from napari_aprcnn.segment.planes import predict_volume
+from napari_aprcnn.segment.scale import Scale
 from napari_aprcnn.segment.tiles import Tiler, plan_tiles
 
 
@@ -148,3 +150,17 @@ def test_a_run_without_anything_to_see_can_still_be_cancelled():
     tiler.check = stop
     with pytest.raises(Stop):
         tiler.run(torch.zeros(2, 64, 64))
+
+
+def test_planes_that_hold_z_get_a_narrow_border():
+    volume = np.random.default_rng(0).random((20, 100, 120), np.float32)
+    network = FakeNetwork()
+    flows, probability = predict_volume(volume, _tiler(network), Scale(1.0, (1.0, 1.0, 1.0)))
+    assert flows.shape == (3, *volume.shape)
+    assert np.isfinite(probability).all()
+    # 100 x 120 with 24 rows and columns; then z with 8 rows and y or x with 24.
+    assert {shape[1:] for shape in network.shapes} == {(160, 176), (48, 160), (48, 176)}
+    plane = _plane((40, 200))
+    narrow, wide = _tiler(network).run(plane, border=(8, 24)), _tiler(network).run(plane)
+    assert narrow.shape == wide.shape
+    np.testing.assert_allclose(narrow.numpy(), wide.numpy(), atol=1e-2)
