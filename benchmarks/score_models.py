@@ -20,10 +20,11 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="names of shipped models, or weights files")
     parser.add_argument("--test", action="append", required=True, help="zip or folder of images and labels")
     parser.add_argument("--diameter", choices=["estimated", "known"], default="estimated")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--write", action="store_true", help="put the figures into the cards")
     options = parser.parse_args()
     for name in options.models:
-        network = load_model(name)
+        network = load_model(name, precision=options.precision)
         metrics: dict[str, dict[str, float]] = {}
         for path in options.test:
             score = score_archive(network, path, diameter=options.diameter)

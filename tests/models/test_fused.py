@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from model_helpers import random_weights
@@ -194,10 +195,66 @@ def test_inference_takes_the_kernels_where_they_are(restore_kernels):
     network = random_weights("faster_v3")
     assert isinstance(for_inference(network), FusedFamily)
     assert isinstance(for_inference(random_weights("fastcellpose")), BandedFamily)
-    assert isinstance(for_inference(network, precision="bfloat16"), BandedFamily)
+    half = for_inference(network, precision="bfloat16")
+    assert isinstance(half, FusedFamily) == planes.can_halve()
+    assert isinstance(for_inference(random_weights("fastcellpose"), precision="bfloat16"), BandedFamily)
     _kernels.use_kernels("python")
     assert not planes.can_run()
     assert isinstance(for_inference(network), BandedFamily)
+
+
+HALF = pytest.mark.skipif(not planes.can_halve(), reason="this processor does not multiply bfloat16")
+
+
+@HALF
+@pytest.mark.parametrize("name", SEPARABLE)
+@pytest.mark.parametrize("size", [(72, 40), (8, 8), (264, 16)])
+def test_bfloat16_is_near_and_sums_are_float32(name, size):
+    network = random_weights(name)
+    x = torch.rand(1, 2, *size)
+    with torch.no_grad():
+        expected, _ = network(x)
+    got, _ = FusedFamily(network, half=True)(x)
+    rms = float((got - expected).square().mean().sqrt() / expected.std())
+    assert 1e-5 < rms < 0.012
+    # Far nearer than where features are kept in bfloat16, too.
+    banded = float((in_bands(network, torch.bfloat16)(x)[0] - expected).square().mean().sqrt() / expected.std())
+    assert rms < 0.9 * banded
+
+
+@HALF
+@pytest.mark.parametrize("name", ["faster_v1", "faster_v2", "faster_v3"])
+def test_bfloat16_gives_the_same_bits_for_any_number_of_threads(name):
+    fast = FusedFamily(random_weights(name), half=True)
+    x = torch.rand(1, 2, 136, 72)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(fast(x)[0])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_rounded_weights_come_in_pairs_of_channels():
+    if not planes.can_halve():
+        assert planes.pack(np.ones((16, 32), np.float32), np.zeros(16, np.float32))[3] is None
+        return
+    weight = np.random.default_rng(0).normal(size=(48, 32)).astype(np.float32)
+    _, _, channels, halves = planes.pack(weight, np.zeros(48, np.float32))
+    assert channels == 32
+    expected = torch.from_numpy(weight).bfloat16().view(torch.int16).numpy().view(np.uint16)
+    # A block of two registers, then one of one: [channel / 2][column][2].
+    np.testing.assert_array_equal(
+        halves[: 32 * 32].reshape(16, 32, 2).transpose(1, 0, 2).reshape(32, 32), expected[:32]
+    )
+    np.testing.assert_array_equal(
+        halves[32 * 32 :].reshape(16, 16, 2).transpose(1, 0, 2).reshape(16, 32), expected[32:]
+    )
+    assert planes.pack(weight[:, :30], np.zeros(48, np.float32))[3] is None
 
 
 def test_kernels_that_went_away_are_told_of(restore_kernels):

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
-    Pointwise = tuple[Floats, Floats, int]
+    Pointwise = tuple[Floats, Floats, int, NDArray[np.uint16] | None]
     Separable = tuple[Floats, int, Pointwise]
 
-__all__ = ["DIRECT", "DOUBLED", "PLANES", "can_run", "lanes", "pack", "pair", "plain_decoder", "up"]
+__all__ = ["DIRECT", "DOUBLED", "PLANES", "can_halve", "can_run", "lanes", "pack", "pair", "plain_decoder", "up"]
 
 DIRECT, DOUBLED, PLANES = 0, 1, 2
 
@@ -28,13 +28,21 @@ def can_run() -> bool:
     return extension() is not None
 
 
+def can_halve() -> bool:
+    """Whether this processor multiplies bfloat16, so that `half` is faster."""
+    return can_run() and bool(extension().planes_half())
+
+
 def lanes() -> int:
     """Channels in a register of the instruction set in use; weights are packed for it."""
     return int(extension().planes_lanes())
 
 
 def pack(weight: NDArray[Any], bias: NDArray[Any]) -> Pointwise:
-    """Weights (columns, channels) and bias (columns,) of a pointwise convolution as the kernels want them."""
+    """Weights (columns, channels) and bias (columns,) of a pointwise convolution as the kernels want them.
+
+    Where the processor multiplies bfloat16 they are there rounded, too.
+    """
     width, (columns, channels) = lanes(), weight.shape
     whole = -(-columns // width) * width
     padded = np.zeros((whole, channels), np.float32)
@@ -44,9 +52,18 @@ def pack(weight: NDArray[Any], bias: NDArray[Any]) -> Pointwise:
     parts, at = [], 0
     while at < whole:
         step = 2 * width if whole - at >= 2 * width else width
-        parts.append(padded[at : at + step].T.ravel())
+        parts.append(padded[at : at + step].T)
         at += step
-    return np.concatenate(parts), shift, channels
+    # Only whole registers of channels are multiplied in pairs.
+    halves = np.concatenate([_pairs(part) for part in parts]) if can_halve() and channels % 16 == 0 else None
+    return np.concatenate([part.ravel() for part in parts]), shift, channels, halves
+
+
+def _pairs(part: Floats) -> NDArray[np.uint16]:
+    """(channels, columns) rounded to bfloat16, to even, in pairs of channels: [channel / 2][column][2]."""
+    bits = np.ascontiguousarray(part).view(np.uint32)
+    rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    return rounded.reshape(len(part) // 2, 2, -1).transpose(0, 2, 1).ravel()
 
 
 def pair(
@@ -63,6 +80,7 @@ def pair(
     head: tuple[Pointwise, Floats, Floats] | None = None,
     pooled: Floats | None = None,
     rows: tuple[int, int] | None = None,
+    half: bool = False,
     threads: int | None = None,
 ) -> None:
     """Two separable convolutions: ``second(relu(first(relu(scale x + shift)) + skip * add_scale)) + residual``.
@@ -87,6 +105,8 @@ def pair(
         Filled with the largest of 2 x 2 results.
     rows
         First row and last row + 1 to compute; ``None``: all.
+    half
+        Round what pointwise convolutions multiply to bfloat16; sums stay float32. Nothing where `can_halve` says no.
     threads
         ``None``: as many as torch uses. The result does not depend on it.
 
@@ -99,7 +119,7 @@ def pair(
     skip, scale = add if add is not None else (None, None)
     low, high = rows if rows is not None else (0, height)
     residual = (skip, scale, identity, projection, head, pooled)
-    extension().planes_pair(x, source, *norm, first, second, *residual, out, low, high, default_threads(threads))
+    extension().planes_pair(x, source, *norm, first, second, *residual, out, low, high, half, default_threads(threads))
 
 
 def plain_decoder(
@@ -109,6 +129,7 @@ def plain_decoder(
     out: Floats,
     *,
     rows: tuple[int, int] | None = None,
+    half: bool = False,
     threads: int | None = None,
 ) -> None:
     """A decoder without residuals, from the coarsest skip to the output planes.
@@ -123,7 +144,7 @@ def plain_decoder(
         Pointwise convolutions at the finest scale; a ReLU lies between them.
     out : (heads, H, W) float32
         Filled; height and width are multiples of 8.
-    rows, threads
+    rows, half, threads
         As `pair` takes them.
 
     Raises
@@ -132,10 +153,12 @@ def plain_decoder(
         If shapes do not fit.
     """
     low, high = rows if rows is not None else (0, out.shape[1])
-    extension().planes_plain_decoder(scales, last, head, out, low, high, default_threads(threads))
+    extension().planes_plain_decoder(scales, last, head, out, low, high, half, default_threads(threads))
 
 
-def up(x: Floats, upper: Pointwise, lower: Pointwise, out: Floats, *, threads: int | None = None) -> None:
+def up(
+    x: Floats, upper: Pointwise, lower: Pointwise, out: Floats, *, half: bool = False, threads: int | None = None
+) -> None:
     """Transposed convolution, kernel 2, stride 2: x (H, W, C) to out (2 H, 2 W, K).
 
     Raises
@@ -143,4 +166,4 @@ def up(x: Floats, upper: Pointwise, lower: Pointwise, out: Floats, *, threads: i
     ValueError
         If shapes do not fit.
     """
-    extension().planes_up(x, upper, lower, out, default_threads(threads))
+    extension().planes_up(x, upper, lower, out, half, default_threads(threads))

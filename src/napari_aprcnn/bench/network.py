@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from napari_aprcnn._kernels.planes import can_halve
 from napari_aprcnn.bench.table import BenchTable
 from napari_aprcnn.bench.worker import KEEP_LARGE, run_worker
 from napari_aprcnn.models.configs import FAMILY
@@ -47,7 +48,7 @@ def _measure(job: _Job, *, threads: int, repeats: int) -> dict[str, Any]:
 def _ways(architecture: str) -> tuple[str, ...]:
     if architecture == BASELINE:
         return ("plain", "bands")
-    fused = ("fused",) if FAMILY[architecture].separable else ()
+    fused = ("fused", *(("fused bfloat16",) if can_halve() else ())) if FAMILY[architecture].separable else ()
     return ("plain", "bands", "bands bfloat16", *fused)
 
 

@@ -55,7 +55,7 @@ def run(*, architecture: str, way: str, edge_px: int, threads: int, repeats: int
     architecture
         Name in the family.
     way
-        ``plain``, ``bands``, ``bands bfloat16`` or ``fused``.
+        ``plain``, ``bands``, ``bands bfloat16``, ``fused`` or ``fused bfloat16``.
     edge_px
         The input is 1 x 2 x edge x edge.
     threads, repeats
@@ -74,8 +74,8 @@ def run(*, architecture: str, way: str, edge_px: int, threads: int, repeats: int
     if way == "plain":
         forward = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = x.contiguous(memory_format=torch.channels_last)
-    elif way == "fused":
-        forward = for_inference(network)
+    elif way.startswith("fused"):
+        forward = for_inference(network, precision="bfloat16" if way.endswith("bfloat16") else "float32")
     else:
         forward = in_bands(network, torch.bfloat16 if way.endswith("bfloat16") else torch.float32)
     wall, cpu = [], []

@@ -107,15 +107,18 @@ class _Pair:
 
 
 class FusedFamily(nn.Module):
-    """A separable network of the family in compiled kernels, float32; made by `for_inference`.
+    """A separable network of the family in compiled kernels; made by `for_inference`.
+
+    With `half`, what pointwise convolutions multiply is rounded to bfloat16; everything else, sums too, stays float32.
 
     Weights are packed for the instruction set in use, anew when another one is chosen. Buffers are kept from call to
     call, as fresh memory costs more than the arithmetic on it; `release` frees them.
     """
 
-    def __init__(self, network: CellposeFamily) -> None:
+    def __init__(self, network: CellposeFamily, *, half: bool = False) -> None:
         super().__init__()
         self.config = network.config
+        self.halved = half
         # In float64: what is folded is rounded once.
         network = copy.deepcopy(network).cpu().double().eval()
         self._decoder: Callable[[list[Any], NDArray[np.float32], int, Any, Check | None], None]
@@ -193,7 +196,7 @@ class FusedFamily(nn.Module):
             for i in (0, 1)
         ]
         upper, lower = (
-            (w, np.ascontiguousarray(bias[i * half : (i + 1) * half]), k) for i, (w, _, k) in enumerate(parts)
+            (w, np.ascontiguousarray(bias[i * half : (i + 1) * half]), *rest) for i, (w, _, *rest) in enumerate(parts)
         )
         return upper, lower
 
@@ -296,15 +299,17 @@ class FusedFamily(nn.Module):
             packed = self._packed[key, planes.lanes()] = (of.first.packed(), of.second.packed())
         first, second = packed
         if shift is not None:
-            taps, dilation, (weights, bias, channels) = first
-            first = taps, dilation, (weights, bias + shift, channels)
+            taps, dilation, (weights, bias, *rest) = first
+            first = taps, dilation, (weights, bias + shift, *rest)
         norm = of.norm if norm_shift is None else (of.norm[0], norm_shift)
         height, row = (out.shape[1], out.shape[2] * 16) if "head" in more else (out.shape[0], out[0].size)
         step = max(64, SLAB_FLOATS // row // 2 * 2)
         for low in range(0, height, step):
             if check is not None:
                 check()
-            planes.pair(x, source, norm, first, second, out, rows=(low, min(height, low + step)), **more)
+            planes.pair(
+                x, source, norm, first, second, out, rows=(low, min(height, low + step)), half=self.halved, **more
+            )
 
     def _run_residual(
         self, skips: list[Any], style: NDArray[np.float32], _start: int, target: Any, check: Check | None
@@ -318,7 +323,7 @@ class FusedFamily(nn.Module):
             source = planes.DIRECT if scale == 3 else planes.DOUBLED
             if shuffle is not None:
                 raised = room("raised", 2 * x.shape[0], 2 * x.shape[1], shuffle.channels)
-                planes.up(x, *self._rows_of(f"u{scale}", shuffle, None), raised)
+                planes.up(x, *self._rows_of(f"u{scale}", shuffle, None), raised, half=self.halved)
                 x, source = raised, planes.DIRECT
             for number, one in enumerate(pairs):
                 ends = scale == 0 and number == len(pairs) - 1
@@ -357,9 +362,14 @@ class FusedFamily(nn.Module):
                 check()
             rows = (low, min(height, low + step))
             planes.plain_decoder(
-                tuple(scales), self._pack("last", self._last), self._pack("head", self._head), y, rows=rows
+                tuple(scales),
+                self._pack("last", self._last),
+                self._pack("head", self._head),
+                y,
+                rows=rows,
+                half=self.halved,
             )
 
     def extra_repr(self) -> str:
         """Name and instruction set."""
-        return f"{self.config.name}, {instruction_set()}"
+        return f"{self.config.name}, {instruction_set()}{', bfloat16' if self.halved else ''}"

@@ -25,6 +25,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from napari_aprcnn._kernels.planes import can_halve
 from napari_aprcnn.models.bands import bands, run_all
 from napari_aprcnn.models.family import CellposeFamily, check_input
 from napari_aprcnn.models.folding import (
@@ -306,7 +307,8 @@ def for_inference(
 ) -> BandedFamily | FusedFamily:
     """Rewrite a network for inference on a CPU.
 
-    A separable network in float32 runs in compiled kernels where they are there; any other in bands through torch.
+    A separable network runs in compiled kernels where they are there, in bfloat16 where the processor multiplies that;
+    any other in bands through torch.
 
     Parameters
     ----------
@@ -329,8 +331,9 @@ def for_inference(
     ...     torch.allclose(for_inference(network)(x)[0], network(x)[0], atol=1e-5)
     True
     """
-    if precision == "float32" and can_fuse(module):
-        return FusedFamily(module).eval()
+    half = precision == "bfloat16"
+    if can_fuse(module) and (not half or can_halve()):
+        return FusedFamily(module, half=half).eval()
     return in_bands(module, torch.bfloat16 if precision == "bfloat16" else torch.float32)
 
 

@@ -1,5 +1,6 @@
 #include "binding.hpp"
 #include "planes.hpp"
+#include "planes_bf16.hpp"
 
 namespace aprcnn {
 
@@ -15,8 +16,8 @@ const float* floats(const nb::handle& given, int64_t size, const char* what) {
     return array.data();
 }
 
-// (weights, bias, channels); None for none.
-Pointwise pointwise_of(const nb::object& given) {
+// (weights, bias, channels, weights in bfloat16 or None); None for none.
+Pointwise pointwise_of(const nb::object& given, bool half = false) {
     Pointwise out;
     if (given.is_none()) return out;
     const nb::tuple parts = nb::cast<nb::tuple>(given);
@@ -27,16 +28,23 @@ Pointwise pointwise_of(const nb::object& given) {
         throw std::invalid_argument("the columns of a pointwise convolution are no whole registers");
     out.weights = floats(parts[0], out.channels * out.columns, "weights do not fit the channels");
     out.bias = bias.data();
+    if (half && !parts[3].is_none()) {
+        const Array<const uint16_t> halves = nb::cast<Array<const uint16_t>>(parts[3], false);
+        same_size(halves.size(), out.channels * out.columns, "rounded weights do not fit the channels");
+        if (!has_bf16_planes() || planes_table().lanes != 16 || out.channels % 16 != 0)
+            throw std::invalid_argument("this processor does not multiply bfloat16, or not of these shapes");
+        out.halves = halves.data();
+    }
     return out;
 }
 
 // (taps, dilation, pointwise), the taps of that many channels.
-Separable separable_of(const nb::tuple& given, int64_t channels) {
+Separable separable_of(const nb::tuple& given, int64_t channels, bool half) {
     Separable out;
     out.taps = floats(given[0], 9 * channels, "taps do not fit the channels");
     out.dilation = nb::cast<int64_t>(given[1]);
     if (out.dilation != 1 && out.dilation != 2) throw std::invalid_argument("dilation: expected 1 or 2");
-    out.mix = pointwise_of(nb::cast<nb::object>(given[2]));
+    out.mix = pointwise_of(nb::cast<nb::object>(given[2]), half);
     if (out.mix.weights == nullptr || out.mix.channels > channels)
         throw std::invalid_argument("a pointwise convolution does not fit the depthwise one");
     return out;
@@ -50,10 +58,11 @@ void check_rows(int64_t first, int64_t last, int64_t height) {
 
 void bind_planes(nb::module_& m) {
     m.def("planes_lanes", [] { return planes_table().lanes; });
+    m.def("planes_half", [] { return has_bf16_planes() && planes_table().lanes == 16; });
 
     m.def("planes_pair", [](const Floats& x, int source, const Floats& scale, const Floats& shift, const nb::tuple& first,
                             const nb::tuple& second, nb::object add, nb::object add_scale, bool identity, nb::object projection,
-                            nb::object head, nb::object pooled, const Array<float>& out, int64_t from, int64_t to, int threads) {
+                            nb::object head, nb::object pooled, const Array<float>& out, int64_t from, int64_t to, bool half, int threads) {
         PairBlock block;
         if (x.ndim() != 3 || out.ndim() != 3 || source < 0 || source > 2) throw std::invalid_argument("expected [y][x][channel]");
         block.x = x.data();
@@ -68,15 +77,15 @@ void bind_planes(nb::module_& m) {
         same_size(shift.size(), block.channels, "shift does not fit the channels");
         block.scale = scale.data();
         block.shift = shift.data();
-        block.first = separable_of(first, block.channels);
-        block.second = separable_of(second, block.first.mix.columns);
+        block.first = separable_of(first, block.channels, half && !planes);
+        block.second = separable_of(second, block.first.mix.columns, half);
         const int64_t middle = block.first.mix.columns, columns = block.second.mix.columns;
         if (!add.is_none()) {
             block.add = floats(add, block.height * block.width * middle, "add does not fit the image");
             block.add_scale = floats(add_scale, middle, "add_scale does not fit the channels");
         }
         block.identity = identity;
-        block.projection = pointwise_of(projection);
+        block.projection = pointwise_of(projection, half && !planes);
         const bool same = block.source == Source::direct && block.channels == columns;
         if ((identity && !same) || (block.projection.weights != nullptr && (block.projection.columns != columns ||
                                                                             block.projection.channels != block.channels)))
@@ -107,11 +116,11 @@ void bind_planes(nb::module_& m) {
         run_pair(block, from, to, threads);
     }, "x"_a.noconvert(), "source"_a, "scale"_a.noconvert(), "shift"_a.noconvert(), "first"_a, "second"_a, "add"_a.none(),
           "add_scale"_a.none(), "identity"_a, "projection"_a.none(), "head"_a.none(), "pooled"_a.none(),
-          "out"_a.noconvert(), "from"_a, "to"_a, "threads"_a);
+          "out"_a.noconvert(), "from"_a, "to"_a, "half"_a, "threads"_a);
 
     // scales: (skip, add_scale, shift or None, taps, upper or None, lower or None), the finest first.
     m.def("planes_plain_decoder", [](const nb::tuple& scales, nb::object last, nb::object head, const Array<float>& out,
-                                     int64_t from, int64_t to, int threads) {
+                                     int64_t from, int64_t to, bool half, int threads) {
         PlainDecoder net;
         if (nb::len(scales) != 4 || out.ndim() != 3) throw std::invalid_argument("expected four scales and planes");
         net.heads = static_cast<int64_t>(out.shape(0));
@@ -130,12 +139,12 @@ void bind_planes(nb::module_& m) {
             if (s == 3) one.shift = floats(parts[2], one.channels, "shift does not fit the channels");
             if (s == 0) continue;
             for (int i = 0; i < 2; ++i) {
-                one.up[i] = pointwise_of(nb::cast<nb::object>(parts[4 + i]));
+                one.up[i] = pointwise_of(nb::cast<nb::object>(parts[4 + i]), half);
                 if (one.up[i].channels != one.channels || one.up[i].columns != 2 * net.scale[s - 1].channels)
                     throw std::invalid_argument("an upsampling does not fit the channels");
             }
         }
-        net.last = pointwise_of(last);
+        net.last = pointwise_of(last, half);
         net.head = pointwise_of(head);
         if (net.last.channels != net.scale[0].channels || net.head.channels != net.last.columns || net.heads > net.head.columns ||
             net.head.columns != planes_table().lanes)
@@ -144,17 +153,17 @@ void bind_planes(nb::module_& m) {
         net.out = out.data();
         const nb::gil_scoped_release released;
         run_plain_decoder(net, from, to, threads);
-    }, "scales"_a, "last"_a, "head"_a, "out"_a.noconvert(), "from"_a, "to"_a, "threads"_a);
+    }, "scales"_a, "last"_a, "head"_a, "out"_a.noconvert(), "from"_a, "to"_a, "half"_a, "threads"_a);
 
-    m.def("planes_up", [](const Floats& x, nb::object upper, nb::object lower, const Array<float>& out, int threads) {
-        const Pointwise up[2] = {pointwise_of(upper), pointwise_of(lower)};
+    m.def("planes_up", [](const Floats& x, nb::object upper, nb::object lower, const Array<float>& out, bool half, int threads) {
+        const Pointwise up[2] = {pointwise_of(upper, half), pointwise_of(lower, half)};
         if (x.ndim() != 3 || up[0].channels != static_cast<int64_t>(x.shape(2)) || up[1].channels != up[0].channels ||
             up[1].columns != up[0].columns)
             throw std::invalid_argument("an upsampling does not fit the channels");
         same_size(out.size(), static_cast<int64_t>(2 * x.shape(0) * x.shape(1)) * up[0].columns, "out does not fit the image");
         const nb::gil_scoped_release released;
         run_up(x.data(), static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)), up, out.data(), threads);
-    }, "x"_a.noconvert(), "upper"_a, "lower"_a, "out"_a.noconvert(), "threads"_a);
+    }, "x"_a.noconvert(), "upper"_a, "lower"_a, "out"_a.noconvert(), "half"_a, "threads"_a);
 }
 
 }  // namespace aprcnn

@@ -9,6 +9,7 @@
 
 #include "conv.hpp"
 #include "parallel.hpp"
+#include "planes_bf16.hpp"
 
 namespace aprcnn {
 
@@ -77,13 +78,34 @@ void twice(const float* from, int64_t pixels, int64_t channels, float* to) {
 }
 
 Mix mix_of(const Pointwise& of, const float* x, int64_t x_stride, float* out, int64_t out_stride) {
-    return {x, x_stride, 1, of.channels, of.weights, of.bias, of.columns, nullptr, nullptr, 0, 0, false, out, out_stride, 0};
+    return {x, x_stride, 1, of.channels, of.weights, of.bias, of.columns, nullptr, nullptr, 0, 0, false, out, out_stride, 0,
+            of.halves};
 }
 
 // The same of planes [channel][.], `apart` from one to the next.
 Mix mix_of_planes(const Pointwise& of, const float* x, int64_t apart, float* out, int64_t out_stride) {
     return {x, 1, apart, of.channels, of.weights, of.bias, of.columns, nullptr, nullptr, 0, 0, false, out, out_stride, 0};
 }
+
+void mix(const PlanesTable& k, const Mix& of, int64_t pixels) {
+    if (of.halves != nullptr)
+        mix_bf16(of, pixels);
+    else
+        k.mix(of, pixels);
+}
+
+// A depthwise convolution for the product that follows: results are rounded at once, in the same room, if that is of bfloat16.
+void spread(const PlanesTable& k, const float* const* rows, const float* taps, int64_t channels, int64_t dilation,
+            int64_t pixels, float* out, Mix& next) {
+    if (next.halves == nullptr) {
+        k.depthwise(rows, taps, channels, dilation, pixels, out);
+        return;
+    }
+    auto* rounded = reinterpret_cast<uint16_t*>(out);
+    depthwise_bf16(rows, taps, channels, dilation, pixels, rounded);
+    next.x_halves = rounded;
+}
+
 
 // --- a pair of convolutions ----------------------------------------------------------------------------------------------
 
@@ -154,16 +176,16 @@ class PairBand {
         for (int64_t x = 0; x < w; x += chunk1_) {
             const int64_t n = std::min(chunk1_, w - x);
             const int64_t pixel = planes ? 1 : c;
+            Mix mix = planes ? mix_of_planes(b_.first.mix, spread1_, chunk1_, to + x * m, m)
+                             : mix_of(b_.first.mix, spread1_, c, to + x * m, m);
             for (size_t i = 0; i < inner_.size(); ++i) {
                 const float* at[3];
                 for (int r = 0; r < 3; ++r) at[r] = inner_[i].row(y + (r - 1) * d) + x * pixel;
                 if (planes)
                     k_.plane_taps(at, b_.first.taps + i, c, d, n, spread1_ + static_cast<int64_t>(i) * chunk1_);
                 else
-                    k_.depthwise(at, b_.first.taps, c, d, n, spread1_);
+                    spread(k_, at, b_.first.taps, c, d, n, spread1_, mix);
             }
-            Mix mix = planes ? mix_of_planes(b_.first.mix, spread1_, chunk1_, to + x * m, m)
-                             : mix_of(b_.first.mix, spread1_, c, to + x * m, m);
             mix.relu = true;
             if (b_.add != nullptr) {
                 mix.add = b_.add + (y * w + x) * m;
@@ -171,7 +193,7 @@ class PairBand {
                 mix.add_next = w * m;
                 mix.add_scale = b_.add_scale;
             }
-            k_.mix(mix, n);
+            aprcnn::mix(k_, mix, n);
         }
     }
 
@@ -184,12 +206,12 @@ class PairBand {
             k_.mix(mix_of_planes(b_.projection, b_.x + y * w, b_.height * w, residual_, n), w);
         } else if (b_.source == Source::doubled) {
             if (projected_row_ != y / 2) {
-                k_.mix(mix_of(b_.projection, source_row(y), b_.channels, projected_, n), w / 2);
+                aprcnn::mix(k_, mix_of(b_.projection, source_row(y), b_.channels, projected_, n), w / 2);
                 twice(projected_, w / 2, n, residual_);
             }
             projected_row_ = y / 2;
         } else {
-            k_.mix(mix_of(b_.projection, source_row(y), b_.channels, residual_, n), w);
+            aprcnn::mix(k_, mix_of(b_.projection, source_row(y), b_.channels, residual_, n), w);
         }
         return residual_;
     }
@@ -202,15 +224,15 @@ class PairBand {
         for (int64_t x = 0; x < w; x += chunk2_) {
             const int64_t count = std::min(chunk2_, w - x);
             const float* at[3] = {rows[0] + x * m, rows[1] + x * m, rows[2] + x * m};
-            k_.depthwise(at, b_.second.taps, m, d, count, spread2_);
             Mix mix = mix_of(b_.second.mix, spread2_, m, ends ? result_ : b_.out + (y * w + x) * n, n);
+            spread(k_, at, b_.second.taps, m, d, count, spread2_, mix);
             if (!ends) mix.out_next = w * n;
             if (extra != nullptr) {
                 mix.add = extra + x * n;
                 mix.add_stride = n;
                 if (b_.identity) mix.add_next = w * n;
             }
-            k_.mix(mix, count);
+            aprcnn::mix(k_, mix, count);
             if (!ends) continue;
             k_.line(result_, count, n, b_.head_scale, b_.head_shift, active_);
             k_.heads(active_, count, n, b_.head.weights, b_.head.bias, b_.heads, b_.height * w, b_.out + y * w + x);
@@ -297,18 +319,20 @@ class DecoderBand {
         for (int64_t x = 0; x < w; x += chunk) {
             const int64_t n = std::min(chunk, w - x);
             const float* at[3] = {rows[0] + x * c, rows[1] + x * c, rows[2] + x * c};
-            k_.depthwise(at, net_.scale[s].taps, c, 1, n, spread_[s]);
+            // Both products of a row, and all of its columns, read the same rounded pixels.
+            Mix mix = mix_of(s > 0 ? net_.scale[s].up[0] : net_.last, spread_[s], c, nullptr, 0);
+            spread(k_, at, net_.scale[s].taps, c, 1, n, spread_[s], mix);
             if (s > 0)
-                raise(s, y, x, n);
+                raise(s, y, x, n, mix.x_halves);
             else
-                finish(y, x, n);
+                finish(y, x, n, mix.x_halves);
         }
         if (s > 0)
             for (int64_t i = 0; i < 2; ++i)
                 if (rows_[s - 1].holds(2 * y + i)) arrived(s - 1, 2 * y + i);
     }
 
-    void raise(int s, int64_t y, int64_t x, int64_t n) {
+    void raise(int s, int64_t y, int64_t x, int64_t n, const uint16_t* rounded) {
         const PlainScale &from = net_.scale[s], &to = net_.scale[s - 1];
         const int64_t both = 2 * to.channels;  // of two pixels
         for (int64_t i = 0; i < 2; ++i) {
@@ -320,14 +344,16 @@ class DecoderBand {
             mix.add_scale = to.add_scale;
             mix.add_stride = both;
             mix.add_next = 2 * width(s - 1) * to.channels;
-            k_.mix(mix, n);
+            mix.x_halves = rounded;
+            aprcnn::mix(k_, mix, n);
         }
     }
 
-    void finish(int64_t y, int64_t x, int64_t n) {
+    void finish(int64_t y, int64_t x, int64_t n, const uint16_t* rounded) {
         Mix mix = mix_of(net_.last, spread_[0], net_.scale[0].channels, active_, net_.last.columns);
         mix.relu = true;
-        k_.mix(mix, n);
+        mix.x_halves = rounded;
+        aprcnn::mix(k_, mix, n);
         k_.heads(active_, n, net_.last.columns, net_.head.weights, net_.head.bias, net_.heads, net_.height * net_.width,
                  net_.out + y * net_.width + x);
     }
@@ -364,7 +390,7 @@ void run_up(const float* x, int64_t height, int64_t width, const Pointwise* up, 
     parallel_for(height, threads, [&](int64_t y, int, const StopFlag&) {
         for (int64_t i = 0; i < 2; ++i) {
             const int64_t stride = up[i].columns;
-            k.mix(mix_of(up[i], x + y * width * up[i].channels, up[i].channels, out + (2 * y + i) * width * stride, stride), width);
+            mix(k, mix_of(up[i], x + y * width * up[i].channels, up[i].channels, out + (2 * y + i) * width * stride, stride), width);
         }
     });
 }

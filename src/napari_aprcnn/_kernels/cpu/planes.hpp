@@ -26,6 +26,10 @@ struct Mix {
     float* out;
     int64_t out_stride;
     int64_t out_next;  // from what is written now to what will be soon, where it is not in the cache
+    // Where products are to be of bfloat16 (planes_bf16.hpp): weights in pairs of channels, [block][k / 2][column][2]; x
+    // rounded, [pixel][channel], or null if it is to be rounded here.
+    const uint16_t* halves = nullptr;
+    const uint16_t* x_halves = nullptr;
 };
 
 struct PlanesTable {
@@ -61,6 +65,7 @@ struct Pointwise {
     const float* weights = nullptr;
     const float* bias = nullptr;
     int64_t channels = 0, columns = 0;
+    const uint16_t* halves = nullptr;  // as in Mix
 };
 
 // A depthwise 3 x 3 convolution, zero outside the image, then a pointwise one.
