@@ -2,9 +2,11 @@
 
     python benchmarks/compare_students.py run TEACHER DATA... --test TEST.zip ... --output runs/students [--steps 2600]
     python benchmarks/compare_students.py run ... --objectives teacher labels both --device cuda --jobs 6 --workers 1
+    python benchmarks/compare_students.py run ... --start dilated=TEACHER faster_v3=fastercellpose-v3
     python benchmarks/compare_students.py table [--threads 2] [--size 1024]
 
-A run is a network with an objective: what the teacher says, the labels alone on the same patches, or half of each.
+A run is a network with an objective: what the teacher says, the labels alone on the same patches, or half of each. It
+starts from random weights, or from those that --start names: of the same network, or of one to grow or inherit from.
 `run` adds its scores to the results file and leaves out what is in there, so it goes on where it was stopped; weights,
 cards and the teacher's patches lie in the output folder. `table` also measures every network in a process of its own.
 """
@@ -38,8 +40,12 @@ def _config(options: argparse.Namespace, network: str, objective: str) -> Any:
     return base.replace(training=training, views=options.views, hard=OBJECTIVES[objective], validate_every=500)
 
 
-def _name(network: str, objective: str, seed: int) -> str:
-    return f"{network}-{objective}-{seed}"
+def _starts(options: argparse.Namespace) -> dict[str, str]:
+    return dict(item.split("=", 1) for item in options.start)
+
+
+def _name(network: str, objective: str, options: argparse.Namespace) -> str:
+    return f"{network}-{objective}-{options.steps}-{options.seed}"
 
 
 def _run(options: argparse.Namespace, network: str, objective: str) -> Record:
@@ -50,13 +56,15 @@ def _run(options: argparse.Namespace, network: str, objective: str) -> Record:
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     path, _ = distil(
-        options.teacher, options.data, output=options.output, name=_name(network, objective, options.seed),
-        config=_config(options, network, objective), device=options.device, workers=options.workers,
+        options.teacher, options.data, output=options.output, name=_name(network, objective, options),
+        config=_config(options, network, objective), initial=_starts(options).get(network),
+        device=options.device, workers=options.workers,
         command=f"benchmarks/compare_students.py run ... --networks {network} --objectives {objective}",
     )  # fmt: skip
     scored = {} if options.train_only else _scores(str(path), options.test)
     card = load_model(str(path), device="cpu").card
     return {"network": network, "objective": objective, "seed": options.seed, "steps": options.steps,
+            "start": Path(_starts(options).get(network, "random")).stem,
             "iou": card.metrics["teacher"]["iou"], "scores": scored}  # fmt: skip
 
 
@@ -104,8 +112,8 @@ def run(options: argparse.Namespace) -> None:
     done = {_key(r) for r in _read(options.results) if r["scores"] or options.train_only}
     if ("teacher", "-", options.seed, 0) not in done and not options.train_only:
         scores = _scores(str(options.teacher), options.test)
-        _add(options.results, {"network": "teacher", "objective": "-", "seed": options.seed, "steps": 0, "iou": 1.0,
-                               "scores": scores})  # fmt: skip
+        _add(options.results, {"network": "teacher", "objective": "-", "seed": options.seed, "steps": 0, "start": "",
+                               "iou": 1.0, "scores": scores})  # fmt: skip
     wanted = [
         (network, objective)
         for objective in options.objectives
@@ -131,15 +139,16 @@ def table(records: Sequence[Record], threads: int, size: int) -> str:
     facts = {row.name: row for row in family_table()}
     sets = sorted({name for r in records for name in r["scores"]})
     lines = [
-        "| network | by | parameters | GMAC | ms | MB | IoU | "
+        "| network | by | from | steps | parameters | GMAC | ms | MB | IoU | "
         + " | ".join(f"{name}: F1 .5 / .7, precision, recall" for name in sets) + " |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |" + " --- |" * len(sets),
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |" + " --- |" * len(sets),
     ]  # fmt: skip
     times: dict[str, Record] = {}
     for r in records:
         name = "cellpose" if r["network"] == "teacher" else r["network"]
         if name not in times:
-            order = {"architecture": name, "way": "bands", "edge_px": size, "threads": threads, "repeats": 3}
+            way = "plain" if name == "cellpose" else "fused" if FAMILY[name].separable else "bands"
+            order = {"architecture": name, "way": way, "edge_px": size, "threads": threads, "repeats": 3}
             times[name] = run_worker(
                 "napari_aprcnn.bench.network_worker", order, threads=threads, keeps=True, timeout_s=600
             )
@@ -149,8 +158,8 @@ def table(records: Sequence[Record], threads: int, size: int) -> str:
             for s in (r["scores"].get(one) for one in sets)
         ]
         lines.append(
-            f"| {r['network']} | {r['objective']} | {row.parameters:,} | {row.macs / 1e9:.1f} "
-            f"| {1000 * took['seconds']:.0f} | {took['peak_bytes'] / 2**20:.0f} | {r['iou']:.3f} | "
+            f"| {r['network']} | {r['objective']} | {r.get('start', 'random')} | {r['steps']} | {row.parameters:,} "
+            f"| {row.macs / 1e9:.1f} | {1000 * took['seconds']:.0f} | {took['peak_bytes'] / 2**20:.0f} | {r['iou']:.3f} | "
             + " | ".join(cells) + " |"
         )  # fmt: skip
     return "\n".join(lines)
@@ -166,6 +175,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--networks", nargs="+", choices=list(FAMILY), default=[n for n in FAMILY if n != "cellpose"])
     parser.add_argument("--objectives", nargs="+", choices=list(OBJECTIVES), default=["teacher"])
+    parser.add_argument("--start", nargs="*", default=[], help="NETWORK=MODEL: weights to start from, a name or a file")
     parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
