@@ -159,8 +159,8 @@ def table(records: Sequence[Record], threads: int, size: int) -> str:
         ]
         lines.append(
             f"| {r['network']} | {r['objective']} | {r.get('start', 'random')} | {r['steps']} | {row.parameters:,} "
-            f"| {row.macs / 1e9:.1f} | {1000 * took['seconds']:.0f} | {took['peak_bytes'] / 2**20:.0f} | {r['iou']:.3f} | "
-            + " | ".join(cells) + " |"
+            f"| {row.macs / 1e9:.1f} | {1000 * took['seconds']:.0f} | {took['peak_bytes'] / 2**20:.0f} "
+            f"| {r['iou']:.3f} | " + " | ".join(cells) + " |"
         )  # fmt: skip
     return "\n".join(lines)
 
