@@ -20,6 +20,7 @@ from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.inputs import network_input
 from napari_aprcnn.models.zoo import load_model
 from napari_aprcnn.segment.pipeline import segment
+from napari_aprcnn.train.cross_validate import cross_validate, folds_table
 from napari_aprcnn.train.distil import (
     PatchSampler,
     _Judge,
@@ -30,7 +31,7 @@ from napari_aprcnn.train.distil import (
     teacher_for,
     turned,
 )
-from napari_aprcnn.train.distil_command import cross_validate, distil, folds_table
+from napari_aprcnn.train.distil_command import distil
 from napari_aprcnn.train.distil_settings import DistilConfig
 from napari_aprcnn.train.losses import flow_loss
 from napari_aprcnn.train.teacher import TeacherPatches, read_images

@@ -16,19 +16,10 @@ from napari.layers import Labels
 from napari_aprcnn._napari.annotate_choice import AnnotateChoice
 from napari_aprcnn._napari.annotate_editing import Editing, words_here
 from napari_aprcnn._napari.annotate_layers import Frame
-from napari_aprcnn._napari.annotate_plan import (
-    choose,
-    new_folder,
-    plane_of,
-    ranking,
-    words_of,
-)
+from napari_aprcnn._napari.annotate_plan import choose, new_folder, plane_of, ranking, words_of
 from napari_aprcnn._napari.annotate_results import centres, done_points, result_layers
 from napari_aprcnn._napari.annotate_saver import Saver
-from napari_aprcnn._napari.annotate_settings import (
-    AnnotateSettings,
-    save_annotate_settings,
-)
+from napari_aprcnn._napari.annotate_settings import AnnotateSettings, save_annotate_settings
 from napari_aprcnn._napari.jobs import Job, Outcome
 from napari_aprcnn.errors import AprcnnError, ConfigError
 from napari_aprcnn.evaluate.annotations import AnnotationSession, State

@@ -308,7 +308,7 @@ def distil(context: typer.Context) -> None:
 def cross_validate(context: typer.Context) -> None:
     """Compare settings of a distillation; `aprcnn cross-validate --help` lists its options."""
     with guarded():
-        from napari_aprcnn.train.distil_command import cross_validate_command
+        from napari_aprcnn.train.cross_validate import cross_validate_command
 
         _pass_on(context, "cross-validate", cross_validate_command)
 
