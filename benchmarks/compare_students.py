@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from napari_aprcnn.models.configs import FAMILY
+from napari_aprcnn.models.configs import NETWORKS
 
 RESULTS = Path(__file__).parent.parent / "docs" / "experiments" / "students.json"
 OBJECTIVES = {"teacher": 0.0, "both": 0.5, "labels": 1.0}
@@ -147,7 +147,7 @@ def table(records: Sequence[Record], threads: int, size: int) -> str:
     for r in records:
         name = "cellpose" if r["network"] == "teacher" else r["network"]
         if name not in times:
-            way = "plain" if name == "cellpose" else "fused" if FAMILY[name].separable else "bands"
+            way = "plain" if name == "cellpose" else "fused" if NETWORKS[name].separable else "bands"
             order = {"architecture": name, "way": way, "edge_px": size, "threads": threads, "repeats": 3}
             times[name] = run_worker(
                 "napari_aprcnn.bench.network_worker", order, threads=threads, keeps=True, timeout_s=600
@@ -173,7 +173,9 @@ def main() -> None:
     parser.add_argument("--test", nargs="*", type=Path, default=[])
     parser.add_argument("--output", type=Path, default=Path("runs/students"))
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--networks", nargs="+", choices=list(FAMILY), default=[n for n in FAMILY if n != "cellpose"])
+    parser.add_argument(
+        "--networks", nargs="+", choices=list(NETWORKS), default=[n for n in NETWORKS if n != "cellpose"]
+    )
     parser.add_argument("--objectives", nargs="+", choices=list(OBJECTIVES), default=["teacher"])
     parser.add_argument("--start", nargs="*", default=[], help="NETWORK=MODEL: weights to start from, a name or a file")
     parser.add_argument("--steps", type=int, default=2600)

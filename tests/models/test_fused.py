@@ -14,11 +14,12 @@ from napari_aprcnn import _kernels
 from napari_aprcnn._kernels import planes
 from napari_aprcnn.errors import ImageError
 from napari_aprcnn.models import fused
-from napari_aprcnn.models.family import FAMILY, CellposeFamily, family_config
+from napari_aprcnn.models.configs import FAMILY, NETWORKS
+from napari_aprcnn.models.family import CellposeFamily, family_config
 from napari_aprcnn.models.fused import FusedFamily, can_fuse
 from napari_aprcnn.models.optimise import BandedFamily, for_inference, in_bands
 
-SEPARABLE = [name for name, config in FAMILY.items() if config.separable]
+SEPARABLE = [name for name, config in NETWORKS.items() if config.separable]
 COMPILED = [name for name in _kernels.instruction_sets() if name != "python"]
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="no compiled kernels")
@@ -42,9 +43,10 @@ def restore_kernels():
     _kernels.use_kernels(before)
 
 
-def test_the_separable_networks_are_the_four_of_the_thesis_and_their_full_width_ones():
-    assert SEPARABLE == ["cellpose_dsc", "compressed_dsc", "faster_v1", "faster_v2", "faster_v3"]
-    for name in FAMILY:
+def test_the_separable_networks_are_those_of_the_thesis_and_our_own():
+    assert SEPARABLE == ["cellpose_dsc", "compressed_dsc", "faster_v1", "faster_v2", "faster_v3", "faster_wide"]
+    assert set(SEPARABLE) - set(FAMILY) == {"faster_wide"}
+    for name in NETWORKS:
         assert can_fuse(random_weights(name)) == (name in SEPARABLE)
 
 
@@ -55,7 +57,7 @@ def test_equal_to_the_plain_network(name, size):
     assert _distance(network, FusedFamily(network), torch.rand(2, 2, *size)) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["faster_v1", "faster_v2", "faster_v3"])
+@pytest.mark.parametrize("name", ["faster_v1", "faster_v2", "faster_v3", "faster_wide"])
 def test_equal_with_every_instruction_set(name, restore_kernels):
     network = random_weights(name, seed=3)
     fast = FusedFamily(network)
@@ -66,7 +68,7 @@ def test_equal_with_every_instruction_set(name, restore_kernels):
         assert _distance(network, fast, x) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["faster_v1", "faster_v2", "faster_v3"])
+@pytest.mark.parametrize("name", ["faster_v1", "faster_v2", "faster_v3", "faster_wide"])
 def test_without_style(name):
     torch.manual_seed(0)
     network = CellposeFamily(family_config(name).replace(style=False)).eval()
@@ -77,7 +79,7 @@ def test_without_style(name):
     assert _distance(network, with_style, x) > 1e-3, "the style would change nothing"
 
 
-@pytest.mark.parametrize("name", ["faster_v1", "faster_v2", "faster_v3"])
+@pytest.mark.parametrize("name", ["faster_v1", "faster_v2", "faster_v3", "faster_wide"])
 def test_the_number_of_threads_changes_nothing(name):
     fast = FusedFamily(random_weights(name))
     x = torch.rand(1, 2, 400, 64)  # long enough for bands
@@ -223,7 +225,7 @@ def test_bfloat16_is_near_and_sums_are_float32(name, size):
 
 
 @HALF
-@pytest.mark.parametrize("name", ["faster_v1", "faster_v2", "faster_v3"])
+@pytest.mark.parametrize("name", ["faster_v1", "faster_v2", "faster_v3", "faster_wide"])
 def test_bfloat16_gives_the_same_bits_for_any_number_of_threads(name):
     fast = FusedFamily(random_weights(name), half=True)
     x = torch.rand(1, 2, 136, 72)

@@ -128,6 +128,7 @@ def plain_decoder(
     head: Pointwise,
     out: Floats,
     *,
+    doubled: bool = False,
     rows: tuple[int, int] | None = None,
     half: bool = False,
     threads: int | None = None,
@@ -140,6 +141,8 @@ def plain_decoder(
         Four, the finest first: skip (H, W, C), its scale (2 C,) for two pixels side by side (coarsest: (C,)), shift
         (C,) of the coarsest or ``None``, taps (9, C), and the pointwise convolutions that make the upper and the lower
         row of 2 x 2 pixels of the finer scale (``None`` at the finest).
+    doubled
+        The 2 x 2 pixels are alike: one pointwise convolution each, to the channels of the finer scale, and ``None``.
     last, head
         Pointwise convolutions at the finest scale; a ReLU lies between them.
     out : (heads, H, W) float32
@@ -153,7 +156,7 @@ def plain_decoder(
         If shapes do not fit.
     """
     low, high = rows if rows is not None else (0, out.shape[1])
-    extension().planes_plain_decoder(scales, last, head, out, low, high, half, default_threads(threads))
+    extension().planes_plain_decoder(scales, last, head, out, low, high, doubled, half, default_threads(threads))
 
 
 def up(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_aprcnn.bench.table import BenchTable, machine
-from napari_aprcnn.models.configs import FAMILY
+from napari_aprcnn.models.configs import NETWORKS
 
 # A table is a module with `table(...) -> BenchTable` (or several of them), which takes what it needs of the options.
 TABLES = {
@@ -48,9 +48,9 @@ def main(
     unknown = sorted(set(only or ()) - set(TABLES))
     if unknown:
         raise typer.BadParameter(f"got {', '.join(unknown)}, expected some of {', '.join(TABLES)}")
-    strange = sorted(set(network or ()) - set(FAMILY))
+    strange = sorted(set(network or ()) - set(NETWORKS))
     if strange:
-        raise typer.BadParameter(f"got {', '.join(strange)}, expected some of {', '.join(FAMILY)}")
+        raise typer.BadParameter(f"got {', '.join(strange)}, expected some of {', '.join(NETWORKS)}")
     typer.echo("; ".join(f"{name} {value}" for name, value in machine().items()))
     for name in only or TABLES:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 from napari_aprcnn._kernels.planes import can_halve
 from napari_aprcnn.bench.table import BenchTable
 from napari_aprcnn.bench.worker import KEEP_LARGE, run_worker
-from napari_aprcnn.models.configs import FAMILY
+from napari_aprcnn.models.configs import NETWORKS
 from napari_aprcnn.models.counting import count_macs
 
 __all__ = ["table"]
@@ -48,7 +48,7 @@ def _measure(job: _Job, *, threads: int, repeats: int) -> dict[str, Any]:
 def _ways(architecture: str) -> tuple[str, ...]:
     if architecture == BASELINE:
         return ("plain", "bands")
-    fused = ("fused", *(("fused bfloat16",) if can_halve() else ())) if FAMILY[architecture].separable else ()
+    fused = ("fused", *(("fused bfloat16",) if can_halve() else ())) if NETWORKS[architecture].separable else ()
     return ("plain", "bands", "bands bfloat16", *fused)
 
 
@@ -126,7 +126,7 @@ def table(*, threads: int = 2, quick: bool = False, network: list[str] | None = 
     if quick:
         return [_one_size(128, keeps=False, threads=threads, repeats=3, architectures=(BASELINE, "faster_v3"))]
     wanted = {BASELINE, *(network or ("fastcellpose", "faster_v1", "faster_v2", "faster_v3"))}
-    shipped = tuple(name for name in FAMILY if name in wanted)
+    shipped = tuple(name for name in NETWORKS if name in wanted)
     return [
         _one_size(edge_px, keeps=keeps, threads=threads, repeats=9, architectures=shipped)
         for edge_px in (512, 1024)

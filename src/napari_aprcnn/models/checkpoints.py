@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from napari_aprcnn.errors import WeightsError
-from napari_aprcnn.models.configs import FAMILY
+from napari_aprcnn.models.configs import NETWORKS
 from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.volume_config import VolumeNetConfig
 from napari_aprcnn.models.volumes import VolumeNet
@@ -174,7 +174,7 @@ def find_architecture(weights: Mapping[str, Tensor]) -> str:
     WeightsError
         If they belong to none: the message names the nearest one and what differs first.
     """
-    differences = {name: _differences(weights, _shapes(name)) for name in FAMILY}
+    differences = {name: _differences(weights, _shapes(name)) for name in NETWORKS}
     nearest = min(differences, key=lambda name: len(differences[name]))
     if differences[nearest]:
         raise _mismatch(nearest, differences[nearest], "the nearest is")
@@ -185,7 +185,7 @@ def _mismatch(architecture: str, differences: list[str], how: str) -> WeightsErr
     shown, more = differences[:4], len(differences) - 4
     rest = f"; and {more} more" if more > 0 else ""
     return WeightsError(
-        f"these weights are not of a network of the family ({', '.join(FAMILY)}); {how} {architecture}, but "
+        f"these weights are not of a network of the family ({', '.join(NETWORKS)}); {how} {architecture}, but "
         f"{'; '.join(shown)}{rest}. Give a file that was trained with one of these networks"
     )
 
@@ -196,7 +196,7 @@ def build_network(architecture: str, weights: Mapping[str, Tensor], *, style: bo
     Parameters
     ----------
     architecture
-        Name of one of `FAMILY`.
+        Name of one of `NETWORKS`.
     weights
         Name to tensor. The two diameter scalars may be missing (Cellpose 1).
     style
@@ -207,12 +207,12 @@ def build_network(architecture: str, weights: Mapping[str, Tensor], *, style: bo
     WeightsError
         If a key is missing, not expected, or of another shape.
     """
-    if architecture not in FAMILY:
-        raise WeightsError(f"the file says architecture {architecture!r}, expected one of {', '.join(FAMILY)}")
+    if architecture not in NETWORKS:
+        raise WeightsError(f"the file says architecture {architecture!r}, expected one of {', '.join(NETWORKS)}")
     differences = _differences(weights, _shapes(architecture))
     if differences:
         raise _mismatch(architecture, differences, "expected")
-    config = FAMILY[architecture]
+    config = NETWORKS[architecture]
     network = CellposeFamily(config if style else config.replace(style=False))
     scalars = {key: torch.tensor([value]) for key, value in _SCALARS.items() if key not in weights}
     network.load_state_dict({**weights, **scalars}, strict=True)

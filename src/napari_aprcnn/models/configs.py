@@ -1,4 +1,4 @@
-"""The ten networks of the Cellpose family as data: one frozen row for each line of the thesis's Table 3.5.
+"""The networks of the Cellpose family as data: one frozen row for each line of the thesis's Table 3.5, and our own.
 
 Nothing here imports torch, so that the command line can list models quickly.
 """
@@ -10,7 +10,7 @@ from typing import Literal
 from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.frozen import Frozen
 
-__all__ = ["FAMILY", "FamilyConfig", "family_config"]
+__all__ = ["FAMILY", "NETWORKS", "OWN", "FamilyConfig", "family_config"]
 
 FULL_WIDTHS = (32, 64, 128, 256)
 HALF_WIDTHS = (16, 32, 64, 128)
@@ -34,7 +34,8 @@ class FamilyConfig(Frozen):
         Dilation of an encoder pair's second convolution.
     decoder
         ``residual4``; ``residual2``: one pair, one of the three upsamplings transposed; ``deconv``: a transposed
-        convolution and one convolution a scale (FastCellpose).
+        convolution and one convolution a scale (FastCellpose); ``doubled``: the same with a pointwise convolution
+        before nearest upsampling instead, a quarter of the work.
     separable
         Every convolution is depthwise followed by pointwise.
     depthwise_bias
@@ -44,7 +45,7 @@ class FamilyConfig(Frozen):
     style
         Add the style vector in the decoder. The authors of FastCellpose switch it off.
     published_parameters, published_macs, published_counter
-        What the thesis prints (MACs for 1 x 2 x 1024 x 1024), and the tool that fits its figure.
+        What the thesis prints (MACs for 1 x 2 x 1024 x 1024), and the tool that fits its figure; of our own networks 0.
     counted_scalars
         How many of the two frozen diameter scalars the published parameter count includes.
     """
@@ -54,14 +55,14 @@ class FamilyConfig(Frozen):
     widths: tuple[int, int, int, int]
     encoder: Literal["residual4", "residual2", "plain2"]
     dilation: Literal[1, 2] = 1
-    decoder: Literal["residual4", "residual2", "deconv"]
+    decoder: Literal["residual4", "residual2", "deconv", "doubled"]
     separable: bool = False
     depthwise_bias: bool = True
     unused_projection: bool = False
     style: bool = True
-    published_parameters: int
-    published_macs: int
-    published_counter: Literal["thop", "calflops"]
+    published_parameters: int = 0
+    published_macs: int = 0
+    published_counter: Literal["thop", "calflops", ""] = ""
     counted_scalars: Literal[0, 1, 2] = 0
 
 
@@ -188,6 +189,26 @@ _ROWS = (
 )
 
 FAMILY: dict[str, FamilyConfig] = {row.name: row for row in _ROWS}
+"""The ten of the thesis."""
+
+OWN: dict[str, FamilyConfig] = {
+    row.name: row
+    for row in (
+        FamilyConfig(
+            name="faster_wide",
+            title="FasterCellpose wide (ours)",
+            widths=(16, 32, 64, 192),
+            encoder="plain2",
+            dilation=2,
+            decoder="doubled",
+            separable=True,
+            depthwise_bias=False,
+        ),
+    )
+}
+"""Designs of this package."""
+
+NETWORKS: dict[str, FamilyConfig] = FAMILY | OWN
 
 
 def family_config(name: str) -> FamilyConfig:
@@ -204,6 +225,6 @@ def family_config(name: str) -> FamilyConfig:
     (16, 32, 64, 128)
     """
     try:
-        return FAMILY[name]
+        return NETWORKS[name]
     except KeyError:
-        raise ConfigError(f"got architecture {name!r}, expected one of {', '.join(FAMILY)}") from None
+        raise ConfigError(f"got architecture {name!r}, expected one of {', '.join(NETWORKS)}") from None

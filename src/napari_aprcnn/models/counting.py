@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from napari_aprcnn.models.configs import FAMILY, FamilyConfig
+from napari_aprcnn.models.configs import FAMILY, FamilyConfig, family_config
 from napari_aprcnn.models.family import CellposeFamily, unmerged
 
 __all__ = ["Counter", "FamilyRow", "count_macs", "count_parameters", "family_row", "family_table", "unused_parameters"]
@@ -150,7 +150,7 @@ class FamilyRow:
 
 def family_row(name: str) -> FamilyRow:
     """Count one network of the family."""
-    config = FAMILY[name]
+    config = family_config(name)
     network = _meta_network(config)
     macs = _all_macs(network, TABLE_SHAPE)
     return FamilyRow(

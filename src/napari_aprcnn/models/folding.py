@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_aprcnn.models.layers import SeparableConv, SeparableDeconv, StyleUnit, merge_separable_deconv
+from napari_aprcnn.models.layers import Doubled, SeparableConv, SeparableDeconv, StyleUnit, merge_separable_deconv
 
 __all__ = ["Conv", "Norm", "Shuffle", "StyleShift", "affine", "column", "doubled", "fold_projection", "pooled"]
 
@@ -156,6 +156,10 @@ class Shuffle(nn.Module):
                 cast("nn.ConvTranspose2d", layer[0]).double(), cast("nn.Conv2d", layer[1]).double()
             )
             weight = weight[:, :, 0, 0]
+        elif isinstance(layer, Doubled):  # four equal pixels
+            pointwise = cast("nn.Conv2d", layer[0])
+            weight = pointwise.weight.double()[:, :, 0, 0].repeat_interleave(4, 0)
+            bias = cast("Tensor", pointwise.bias).double().repeat_interleave(4)
         else:
             deconv = cast("nn.ConvTranspose2d", layer)
             weight = deconv.weight.double().permute(1, 2, 3, 0).flatten(0, 2)

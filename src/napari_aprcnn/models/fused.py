@@ -124,7 +124,7 @@ class FusedFamily(nn.Module):
         self._decoder: Callable[[list[Any], NDArray[np.float32], int, Any, Check | None], None]
         with torch.no_grad():
             self._read_encoder(network)
-            if self.config.decoder == "deconv":
+            if self.config.decoder in ("deconv", "doubled"):
                 self._read_plain(network)
                 self._decoder = self._run_plain
             else:
@@ -199,6 +199,13 @@ class FusedFamily(nn.Module):
             (w, np.ascontiguousarray(bias[i * half : (i + 1) * half]), *rest) for i, (w, _, *rest) in enumerate(parts)
         )
         return upper, lower
+
+    def _doubled(self, key: str, shuffle: Shuffle, shift: NDArray[np.float32]) -> Any:
+        """One of four equal pixels as a pointwise convolution."""
+        n = shuffle.channels
+        bias = _array(shuffle.bias)[:n]
+        weights, _, *rest = self._pack(key, (_array(shuffle.weight[:n, :, 0, 0]), bias))
+        return weights, bias + shift, *rest
 
     # --- memory ---------------------------------------------------------------------------------------------
     def release(self) -> None:
@@ -343,13 +350,15 @@ class FusedFamily(nn.Module):
         self, skips: list[Any], style: NDArray[np.float32], _start: int, target: Any, check: Check | None
     ) -> None:
         y, _ = target
-        scales = []
+        scales, doubles = [], self.config.decoder == "doubled"
         for scale, (shift, factor, taps, _) in enumerate(self._plain):
             coarsest = scale == 3
             rows: tuple[Any, Any] = (None, None)
             if scale:
                 finer = self._plain[scale - 1]
                 rows = self._rows_of(f"u{scale}", finer[3], finer[0].of(style))
+                if doubles:
+                    rows = (self._doubled(f"q{scale}", finer[3], finer[0].of(style)), None)
             # At the coarsest scale x is the skip: their sum is twice the skip.
             scales.append(
                 (skips[scale], 2 * factor if coarsest else np.tile(factor, 2), shift.of(style) if coarsest else None,
@@ -360,15 +369,11 @@ class FusedFamily(nn.Module):
         for low in range(0, height, step):
             if check is not None:
                 check()
-            rows = (low, min(height, low + step))
-            planes.plain_decoder(
-                tuple(scales),
-                self._pack("last", self._last),
-                self._pack("head", self._head),
-                y,
-                rows=rows,
-                half=self.halved,
+            ends, rows = (
+                (self._pack("last", self._last), self._pack("head", self._head)),
+                (low, min(height, low + step)),
             )
+            planes.plain_decoder(tuple(scales), *ends, y, doubled=doubles, rows=rows, half=self.halved)
 
     def extra_repr(self) -> str:
         """Name and instruction set."""

@@ -17,6 +17,7 @@ from napari_aprcnn.models.configs import FamilyConfig
 
 __all__ = [
     "DeconvDecoderBlock",
+    "Doubled",
     "EncoderBlock",
     "ResidualDecoderBlock",
     "SeparableConv",
@@ -233,6 +234,13 @@ def deconv(config: FamilyConfig, c_in: int, c_out: int) -> nn.Module:
     return SeparableDeconv(c_in, c_out) if config.separable else nn.ConvTranspose2d(c_in, c_out, 2, stride=2)
 
 
+class Doubled(nn.Sequential):
+    """A pointwise convolution ci -> co, then nearest upsampling by two; every pixel becomes four equal ones."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(nn.Conv2d(c_in, c_out, 1), nn.Upsample(scale_factor=2, mode="nearest"))
+
+
 def style_vector(encoded: Tensor) -> Tensor:
     """Average the coarsest features (N, C, h, w) over the image and divide by the L2 norm: (N, C) float32.
 
@@ -319,11 +327,13 @@ class ResidualDecoderBlock(nn.Module):
 
 
 class DeconvDecoderBlock(nn.Module):
-    """One scale of the decoder with a transposed convolution (FastCellpose); the coarsest scale has none."""
+    """One scale of the decoder with one way up and one unit (FastCellpose, ours); the coarsest scale has no way up."""
 
     def __init__(self, config: FamilyConfig, c_in: int, c_out: int, *, upsamples: bool) -> None:
         super().__init__()
-        units: list[nn.Module] = [deconv(config, c_in, c_out)] if upsamples else []
+        units: list[nn.Module] = []
+        if upsamples:
+            units.append(Doubled(c_in, c_out) if config.decoder == "doubled" else deconv(config, c_in, c_out))
         self.conv = _numbered([*units, StyleUnit(config, c_out, c_out)])
 
     def forward(self, x: Tensor, skip: Tensor, style: Tensor) -> Tensor:

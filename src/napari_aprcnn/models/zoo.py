@@ -173,7 +173,7 @@ def _locate(name_or_path: str | Path) -> tuple[Path, bool]:
 def _card_of(path: Path, checkpoint: Checkpoint, sha256: str, *, required: bool) -> ModelCard:
     """Find the card beside the file, in its header, or write one from what its weights tell."""
     from napari_aprcnn.models.checkpoints import find_architecture, read_card_metadata
-    from napari_aprcnn.models.configs import FAMILY
+    from napari_aprcnn.models.configs import NETWORKS
 
     beside = path.with_name(f"{path.stem}.json")
     if required or (path.suffix == ".safetensors" and beside.exists()):
@@ -197,7 +197,7 @@ def _card_of(path: Path, checkpoint: Checkpoint, sha256: str, *, required: bool)
         raise WeightsError(
             f"{path}: diam_mean is {diameter_px:g} px, expected {low:g} to {high:g}; the file is damaged"
         )
-    title = FAMILY[architecture].title if architecture in FAMILY else architecture
+    title = NETWORKS[architecture].title if architecture in NETWORKS else architecture
     return ModelCard(
         name=path.stem or path.name,
         architecture=architecture,

@@ -120,8 +120,9 @@ void bind_planes(nb::module_& m) {
 
     // scales: (skip, add_scale, shift or None, taps, upper or None, lower or None), the finest first.
     m.def("planes_plain_decoder", [](const nb::tuple& scales, nb::object last, nb::object head, const Array<float>& out,
-                                     int64_t from, int64_t to, bool half, int threads) {
+                                     int64_t from, int64_t to, bool doubled, bool half, int threads) {
         PlainDecoder net;
+        net.doubled = doubled;
         if (nb::len(scales) != 4 || out.ndim() != 3) throw std::invalid_argument("expected four scales and planes");
         net.heads = static_cast<int64_t>(out.shape(0));
         net.height = static_cast<int64_t>(out.shape(1));
@@ -138,9 +139,9 @@ void bind_planes(nb::module_& m) {
             one.add_scale = floats(parts[1], (s == 3 ? 1 : 2) * one.channels, "add_scale does not fit the channels");
             if (s == 3) one.shift = floats(parts[2], one.channels, "shift does not fit the channels");
             if (s == 0) continue;
-            for (int i = 0; i < 2; ++i) {
+            for (int i = 0; i < (doubled ? 1 : 2); ++i) {
                 one.up[i] = pointwise_of(nb::cast<nb::object>(parts[4 + i]), half);
-                if (one.up[i].channels != one.channels || one.up[i].columns != 2 * net.scale[s - 1].channels)
+                if (one.up[i].channels != one.channels || one.up[i].columns != (doubled ? 1 : 2) * net.scale[s - 1].channels)
                     throw std::invalid_argument("an upsampling does not fit the channels");
             }
         }
@@ -153,7 +154,7 @@ void bind_planes(nb::module_& m) {
         net.out = out.data();
         const nb::gil_scoped_release released;
         run_plain_decoder(net, from, to, threads);
-    }, "scales"_a, "last"_a, "head"_a, "out"_a.noconvert(), "from"_a, "to"_a, "half"_a, "threads"_a);
+    }, "scales"_a, "last"_a, "head"_a, "out"_a.noconvert(), "from"_a, "to"_a, "doubled"_a, "half"_a, "threads"_a);
 
     m.def("planes_up", [](const Floats& x, nb::object upper, nb::object lower, const Array<float>& out, bool half, int threads) {
         const Pointwise up[2] = {pointwise_of(upper, half), pointwise_of(lower, half)};

@@ -272,13 +272,16 @@ class DecoderBand {
     DecoderBand(const PlainDecoder& net, int64_t first, int64_t last, Scratch& from) : net_(net), k_(planes_table()) {
         size_t need = 0;
         for (int s = 0; s < 4; ++s) {
-            need += Ring::need(4, width(s), net_.scale[s].channels) + rounded(chunk_of(net_.scale[s].channels) * net_.scale[s].channels);
+            const int64_t own = net_.scale[s].channels;
+            need += Ring::need(4, width(s), own) + rounded(chunk_of(own) * own);
+            if (s > 0) need += rounded(chunk_of(own) * net_.scale[s - 1].channels);
         }
         const int64_t c = net_.scale[0].channels, chunk = chunk_of(c);
         from.start(need + rounded(chunk * net_.last.columns));
         for (int s = 0; s < 4; ++s) {
             ring_[s] = Ring(from, 4, height(s), width(s), net_.scale[s].channels);
             spread_[s] = from.take(static_cast<size_t>(chunk_of(net_.scale[s].channels) * net_.scale[s].channels));
+            if (s > 0) coarse_[s] = from.take(static_cast<size_t>(chunk_of(net_.scale[s].channels) * net_.scale[s - 1].channels));
         }
         active_ = from.take(static_cast<size_t>(chunk * net_.last.columns));
         // Depthwise rows that are needed at every scale, and rows of t around them.
@@ -335,6 +338,18 @@ class DecoderBand {
     void raise(int s, int64_t y, int64_t x, int64_t n, const uint16_t* rounded) {
         const PlainScale &from = net_.scale[s], &to = net_.scale[s - 1];
         const int64_t both = 2 * to.channels;  // of two pixels
+        if (net_.doubled) {
+            Mix mix = mix_of(from.up[0], spread_[s], from.channels, coarse_[s], to.channels);
+            mix.x_halves = rounded;
+            aprcnn::mix(k_, mix, n);
+            for (int64_t row = 2 * y; row < 2 * y + 2; ++row) {
+                if (!rows_[s - 1].holds(row)) continue;
+                const float* skip = to.skip + row * width(s - 1) * to.channels + x * both;
+                k_.join(coarse_[s], skip, to.add_scale, 2 * width(s - 1) * to.channels, n, to.channels,
+                        ring_[s - 1].row(row) + x * both);
+            }
+            return;
+        }
         for (int64_t i = 0; i < 2; ++i) {
             const int64_t row = 2 * y + i;
             if (!rows_[s - 1].holds(row)) continue;
@@ -361,7 +376,7 @@ class DecoderBand {
     const PlainDecoder& net_;
     const PlanesTable& k_;
     Ring ring_[4];
-    float* spread_[4];
+    float *spread_[4], *coarse_[4] = {};
     float* active_;
     Range wanted_[4], rows_[4];
 };

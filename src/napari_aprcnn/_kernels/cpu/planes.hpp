@@ -41,6 +41,9 @@ struct PlanesTable {
     void (*line)(const float* x, int64_t pixels, int64_t channels, const float* scale, const float* shift, float* out);
     // Largest of 2 x 2 pixels.
     void (*pool)(const float* above, const float* below, int64_t pixels, int64_t channels, float* out);
+    // out[2 p + i] = max(0, coarse[p] + scale skip[2 p + i]), i 0 and 1; skip + ahead is asked for.
+    void (*join)(const float* coarse, const float* skip, const float* scale, int64_t ahead, int64_t pixels, int64_t channels,
+                 float* out);
     // The same as line and depthwise for one plane of an image; taps [9][tap_stride].
     void (*plane_line)(const float* x, int64_t pixels, float scale, float shift, float* out);
     void (*plane_taps)(const float* const* rows, const float* taps, int64_t tap_stride, int64_t dilation, int64_t pixels, float* out);
@@ -110,12 +113,13 @@ struct PlainScale {
     const float* add_scale = nullptr;  // [2 x channels]; of the coarsest scale [channels]
     const float* shift = nullptr;      // of the coarsest scale [channels]; else null: it is in the bias of `up`
     const float* taps = nullptr;
-    Pointwise up[2];  // from this scale to the finer one; not of the finest
+    Pointwise up[2];  // from this scale to the finer one; not of the finest. Doubled: one, to its channels
     int64_t channels = 0;
 };
 
 struct PlainDecoder {
     PlainScale scale[4];  // 0 is the finest
+    bool doubled = false;  // the 2 x 2 pixels of the finer scale are alike: `up` is computed once
     Pointwise last;       // of the finest scale, with its ReLU
     Pointwise head;
     int64_t heads = 0;

@@ -154,6 +154,7 @@ void mix_bf16(const Mix& of, int64_t pixels) {
             case 32: all_columns<32>(of, x, of.halves, first, count); break;
             case 64: all_columns<64>(of, x, of.halves, first, count); break;
             case 128: all_columns<128>(of, x, of.halves, first, count); break;
+            case 192: all_columns<192>(of, x, of.halves, first, count); break;
             default: all_columns<0>(of, x, of.halves, first, count);
         }
     }
@@ -166,6 +167,7 @@ void depthwise_bf16(const float* const* rows, const float* taps, int64_t channel
         case 32: taps_of<32>(rows, taps, channels, dilation, pixels, out); break;
         case 64: taps_of<64>(rows, taps, channels, dilation, pixels, out); break;
         case 128: taps_of<128>(rows, taps, channels, dilation, pixels, out); break;
+        case 192: taps_of<192>(rows, taps, channels, dilation, pixels, out); break;
         default: taps_of<0>(rows, taps, channels, dilation, pixels, out);
     }
 }
