@@ -125,7 +125,7 @@ def table(*, threads: int = 2, quick: bool = False, network: list[str] | None = 
     """
     if quick:
         return [_one_size(128, keeps=False, threads=threads, repeats=3, architectures=(BASELINE, "faster_v3"))]
-    wanted = {BASELINE, *(network or ("fastcellpose", "faster_v1", "faster_v2", "faster_v3"))}
+    wanted = {BASELINE, *(network or ("fastcellpose", "faster_v1", "faster_v2", "faster_v3", "faster_wide"))}
     shipped = tuple(name for name in NETWORKS if name in wanted)
     return [
         _one_size(edge_px, keeps=keeps, threads=threads, repeats=9, architectures=shipped)

@@ -118,9 +118,10 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
 
 
 def _show_table(*, as_json: bool) -> None:
-    from napari_aprcnn.models.counting import family_table
+    from napari_aprcnn.models.configs import OWN
+    from napari_aprcnn.models.counting import family_row, family_table
 
-    records = [dataclasses.asdict(row) for row in family_table()]
+    records = [dataclasses.asdict(row) for row in (*family_table(), *map(family_row, OWN))]
     if as_json:
         typer.echo(json.dumps(records, indent=2))
         return

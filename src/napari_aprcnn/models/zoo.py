@@ -49,6 +49,7 @@ DEFAULT_ORDER = (
     "fastcellpose",
     "fastercellpose-v1",
     "fastercellpose-v2",
+    "fastercellpose-wide",
     "apr-unet-nuclei-3d",
     "apr-stardist-nuclei-3d",
 )

@@ -64,6 +64,7 @@ class Cost:
 
 COSTS = {
     "faster_v3": Cost(148, 0.1e-6),
+    "faster_wide": Cost(152, 0.09e-6),
     "faster_v2": Cost(268, 0.16e-6),
     "faster_v1": Cost(324, 0.22e-6),
     "fastcellpose": Cost(220, 0.45e-6),
@@ -74,7 +75,8 @@ COSTS = {
     "dilated": Cost(640, 3.3e-6),
     "cellpose": Cost(640, 4.2e-6),
 }
-FUSED = {"faster_v3", "faster_v2", "faster_v1", "compressed_dsc", "cellpose_dsc"}  # one plane at a time, each worker
+# One plane at a time, each worker.
+FUSED = {"faster_v3", "faster_wide", "faster_v2", "faster_v1", "compressed_dsc", "cellpose_dsc"}
 WIDE_S_PER_PX = 2e-6
 _MEASURED: dict[str, float] = {}
 
