@@ -28,6 +28,7 @@ PAIRS = [
     ("faster_v1", "cellpose_dsc"),
     ("cellpose_dsc", "cellpose"),
     ("faster_v2", "compressed"),
+    ("faster_v2", "compressed_dsc"),
     ("compressed_dsc", "compressed"),
 ]
 
@@ -73,7 +74,13 @@ def test_the_same_network_is_taken_as_it_is_and_others_layer_by_layer():
 
 
 @pytest.mark.parametrize(
-    ("source", "target"), [("cellpose", "faster_v1"), ("cellpose", "faster_v3"), ("fastcellpose", "cellpose")]
+    ("source", "target"),
+    [
+        ("cellpose", "faster_v1"),
+        ("cellpose", "faster_v3"),
+        ("fastcellpose", "cellpose"),
+        ("compressed_dsc", "faster_v2"),
+    ],
 )
 def test_networks_with_little_in_common_are_refused(source, target):
     with pytest.raises(ConfigError, match="share"):

@@ -57,7 +57,7 @@ def _grows(source: FamilyConfig, target: FamilyConfig) -> bool:
     same = all(getattr(source, f) == getattr(target, f) for f in ("encoder", "dilation", "decoder", "style"))
     # A separable target would have to be separable already.
     separable = source.separable or not target.separable
-    biased = not target.separable or target.depthwise_bias == source.depthwise_bias
+    biased = not target.separable or target.depthwise_bias or not source.depthwise_bias
     factors = {wide / narrow for wide, narrow in zip(target.widths, source.widths, strict=True)}
     whole = len(factors) == 1 and factors.pop().is_integer()
     projections = source.unused_projection == target.unused_projection or source.encoder != "plain2"
@@ -141,8 +141,8 @@ def _fill_conv(layer: nn.Conv2d | nn.ConvTranspose2d, old: nn.Module, generator:
         weight = weight.transpose(0, 1) if transposed else weight
         wide = _shared(_repeated(weight, layer.out_channels), layer.in_channels, generator)
         layer.weight.copy_(wide.transpose(0, 1) if transposed else wide)
-    if layer.bias is not None and old_bias is not None:
-        layer.bias.copy_(_repeated(old_bias, layer.out_channels))
+    if layer.bias is not None:
+        layer.bias.copy_(torch.zeros_like(layer.bias) if old_bias is None else _repeated(old_bias, layer.out_channels))
 
 
 def _dense(old: SeparableConv | SeparableDeconv) -> tuple[Tensor, Tensor]:
