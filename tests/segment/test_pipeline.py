@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from napari_aprcnn.errors import (
     ImageValueError,
     NotEnoughMemoryError,
 )
+from napari_aprcnn.segment import run
 from napari_aprcnn.segment.pipeline import segment
 from napari_aprcnn.segment.result import write_run_file
 
@@ -286,3 +289,23 @@ def test_partial_labels_of_planes_and_times(stack):
         np.testing.assert_array_equal(result.labels[part.region], part.labels)
     for part in parts:
         assert result.labels[part.region].shape == part.labels.shape
+
+
+@pytest.mark.parametrize(("mode", "function"), [("planes", "predict_volume"), ("2d", "predict_plane")])
+def test_a_block_is_gone_before_the_next_one_is_computed(monkeypatch, mode, function):
+    alive: list[weakref.ref] = []
+    counts: list[int] = []
+    usual = getattr(run, function)
+
+    def watched(*args, **kwargs):
+        counts.append(sum(reference() is not None for reference in alive))
+        found = usual(*args, **kwargs)
+        alive.extend(weakref.ref(array) for array in (found if isinstance(found, tuple) else (found,)))
+        return found
+
+    monkeypatch.setattr(run, function, watched)
+    cut_in_blocks(monkeypatch, (1, 2, 2))
+    image, _ = blobs((1, 200, 220) if mode == "2d" else (24, 120, 130), seed=2)
+    result = _run(image, dimensionality=mode)
+    assert result.readout.n_blocks == len(counts) == 4
+    assert counts == [0, 0, 0, 0]

@@ -26,7 +26,7 @@ from napari_aprcnn.segment.readout import Readout
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["nuclei", "table"]
+__all__ = ["measured_apart", "nuclei", "table"]
 
 ALLOWED = 0.3
 STAGES = ("read", "normalise", "diameter", "network", "masks")
@@ -194,7 +194,7 @@ def _memory(threads: int, *, quick: bool) -> BenchTable:
     rows: list[tuple[Cell, ...]] = []
     for name, shape, config in cases:
         settings = SegmentConfig(**{"diameter_px": 25.0, "threads": threads, "device": "cpu", **config})
-        added, expected = _measured_apart(shape, settings)
+        added, expected = measured_apart(shape, settings)
         rows.append((name, expected / 1e6, added / 1e6, expected / added, abs(expected / added - 1) <= ALLOWED))
     return BenchTable(
         title="Memory estimate beside the measured peak, fastercellpose-v3 where no other is named",
@@ -207,7 +207,8 @@ def _memory(threads: int, *, quick: bool) -> BenchTable:
     )
 
 
-def _measured_apart(shape: tuple[int, ...], config: SegmentConfig) -> tuple[float, float]:
+def measured_apart(shape: tuple[int, ...], config: SegmentConfig) -> tuple[float, float]:
+    """Bytes that a run on `nuclei` adds, in a process of its own, and bytes that were expected."""
     import json
 
     request = json.dumps({"shape": shape, "config": json.loads(config.to_json())})
