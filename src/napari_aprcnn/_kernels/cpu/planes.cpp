@@ -1,111 +1,15 @@
 #include "planes.hpp"
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
-#include <new>
 #include <vector>
 
 #include "conv.hpp"
 #include "parallel.hpp"
-#include "planes_bf16.hpp"
+#include "planes_rows.hpp"
 
 namespace aprcnn {
 
 namespace {
-
-constexpr int64_t pad = 2;            // zero pixels on each side of a row: the largest dilation
-constexpr int64_t chunk_floats = 6144;  // of depthwise results that wait for their pointwise convolution: 24 KB
-
-// Memory of a thread, kept from call to call: fresh pages cost more than the arithmetic on them.
-class Scratch {
-  public:
-    // Room for so many floats in all; what was taken before is void.
-    void start(size_t floats) {
-        if (room_.size() < floats + 16) room_.resize(floats + 16);
-        const size_t address = reinterpret_cast<uintptr_t>(room_.data());
-        next_ = room_.data() + ((64 - address % 64) % 64) / sizeof(float);
-    }
-    float* take(size_t floats) {
-        float* taken = next_;
-        next_ += (floats + 15) / 16 * 16;
-        return taken;
-    }
-    float* zeros(size_t floats) {
-        float* taken = take(floats);
-        std::memset(taken, 0, floats * sizeof(float));
-        return taken;
-    }
-
-  private:
-    std::vector<float> room_;
-    float* next_ = nullptr;
-};
-
-Scratch& scratch() {
-    static thread_local Scratch kept;
-    return kept;
-}
-
-size_t rounded(int64_t floats) { return static_cast<size_t>((floats + 15) / 16 * 16); }
-
-// The last rows of a plane, and zeros outside it.
-class Ring {
-  public:
-    static size_t need(int64_t rows, int64_t width, int64_t channels) { return rounded((rows + 1) * row_floats(width, channels)); }
-    Ring() = default;
-    Ring(Scratch& from, int64_t rows, int64_t height, int64_t width, int64_t channels)
-        : rows_(rows), height_(height), channels_(channels), row_(row_floats(width, channels)),
-          memory_(from.zeros(static_cast<size_t>((rows + 1) * row_))) {}
-    float* row(int64_t y) const {
-        return memory_ + (y < 0 || y >= height_ ? rows_ : y % rows_) * row_ + pad * channels_;
-    }
-
-  private:
-    static int64_t row_floats(int64_t width, int64_t channels) { return (width + 2 * pad) * channels; }
-    int64_t rows_ = 0, height_ = 0, channels_ = 0, row_ = 0;
-    float* memory_ = nullptr;
-};
-
-int64_t chunk_of(int64_t channels) { return std::max<int64_t>(12, chunk_floats / channels / 12 * 12); }
-
-void twice(const float* from, int64_t pixels, int64_t channels, float* to) {
-    for (int64_t p = 0; p < pixels; ++p, from += channels, to += 2 * channels) {
-        std::memcpy(to, from, static_cast<size_t>(channels) * sizeof(float));
-        std::memcpy(to + channels, from, static_cast<size_t>(channels) * sizeof(float));
-    }
-}
-
-Mix mix_of(const Pointwise& of, const float* x, int64_t x_stride, float* out, int64_t out_stride) {
-    return {x, x_stride, 1, of.channels, of.weights, of.bias, of.columns, nullptr, nullptr, 0, 0, false, out, out_stride, 0,
-            of.halves};
-}
-
-// The same of planes [channel][.], `apart` from one to the next.
-Mix mix_of_planes(const Pointwise& of, const float* x, int64_t apart, float* out, int64_t out_stride) {
-    return {x, 1, apart, of.channels, of.weights, of.bias, of.columns, nullptr, nullptr, 0, 0, false, out, out_stride, 0};
-}
-
-void mix(const PlanesTable& k, const Mix& of, int64_t pixels) {
-    if (of.halves != nullptr)
-        mix_bf16(of, pixels);
-    else
-        k.mix(of, pixels);
-}
-
-// A depthwise convolution for the product that follows: results are rounded at once, in the same room, if that is of bfloat16.
-void spread(const PlanesTable& k, const float* const* rows, const float* taps, int64_t channels, int64_t dilation,
-            int64_t pixels, float* out, Mix& next) {
-    if (next.halves == nullptr) {
-        k.depthwise(rows, taps, channels, dilation, pixels, out);
-        return;
-    }
-    auto* rounded = reinterpret_cast<uint16_t*>(out);
-    depthwise_bf16(rows, taps, channels, dilation, pixels, rounded);
-    next.x_halves = rounded;
-}
-
 
 // --- a pair of convolutions ----------------------------------------------------------------------------------------------
 
