@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,3 +46,21 @@ def viewer():
     from napari.components import ViewerModel
 
     return ViewerModel()
+
+
+@pytest.fixture
+def opened(viewer):
+    """`opened(labels, image)` gives the model of a viewer with both, measured; its messages are in `told`."""
+    from inspect_tools import open_model
+
+    models = []
+    yield partial(open_model, viewer, models)
+    for model in models:
+        model.close()
+
+
+@pytest.fixture
+def watched():
+    from volume_model_tools import Watched
+
+    return Watched()

@@ -40,3 +40,7 @@ def open_model(viewer, models, labels=None, image=None, *, scale=SCALE, launch=l
     wait(model)
     models.append(model)
     return model
+
+
+def labels_of(model, rows):
+    return [model.sheet.key(row)[1] for row in rows]

@@ -1,74 +1,21 @@
-"""Models for volumes in the dock, without Qt: which is chosen, what is measured, outlines and particle layers."""
+"""Models for volumes in the dock, without Qt: which is chosen, what is measured and outlines."""
 
 import threading
 import time
 
-import dask.array as da
 import numpy as np
 import pytest
-from napari.layers import Image, Points
-from napari_fakes import FakeSegment, blobs, card, fake_backend
+from napari_fakes import blobs
 from segment_tools import in_place, in_thread, names, settle, wait
+from volume_model_tools import PLANES, VOLUMES, Watched, open_model, show_all
 
-from napari_aprcnn._napari import slice_particles
-from napari_aprcnn._napari.backend import Backend, Machine
+from napari_aprcnn._napari.backend import Backend
 from napari_aprcnn._napari.latest import Latest
 from napari_aprcnn._napari.segment_model import SegmentModel
 from napari_aprcnn._napari.volume_model import default_model, kind_words
-from napari_aprcnn.apr.pyramid import TreeArray, plane_cells
-from napari_aprcnn.config import AxisMapping
 from napari_aprcnn.errors import ImageValueError
-from napari_aprcnn.segment.pipeline import segment
 from napari_aprcnn.segment.reduction import Reduction
-from volume_fakes import BallNetwork, balls, save_tiny_model, volume_card
-
-PLANES, VOLUMES = card("fastercellpose-v3"), volume_card("apr-tiny-3d")
-
-
-def machine(device, threads):
-    return Machine((PLANES, card("fastcellpose"), VOLUMES), "CPU, 2 threads", "no GPU found: there is none here")
-
-
-class Watched:
-    """A backend that runs the ball network, and remembers what it was asked."""
-
-    def __init__(self, **changes):
-        self.network = BallNetwork()
-        self.errors, self.prrs, self.relabels = [], [], 0
-        real = Backend()
-
-        def run(image, *, config, **rest):
-            return segment(image, config=config, **rest, model=self.network)
-
-        def reduction(image, mapping, *, relative_error, **rest):
-            self.errors.append(relative_error)
-            return real.reduction(image, mapping, relative_error=relative_error, **rest)
-
-        def estimate(shape, dtype, config, diameter, prr):
-            self.prrs.append(prr)
-            return "about 1 s"
-
-        def relabel(*args, **kwargs):
-            self.relabels += 1
-            return real.relabel(*args, **kwargs)
-
-        values = {"segment": run, "reduction": reduction, "estimate": estimate, "relabel": relabel}
-        self.backend = Backend(**{**values, "machine": machine, "card": lambda name: None, **changes})
-
-
-def open_model(viewer, watched, *, launch=in_place):
-    model = SegmentModel(viewer, launch=launch, backend=watched.backend)
-    model.told = []
-    model.notified.connect(lambda severity, sentence, error: model.told.append((severity, sentence, error)))
-    model.set("threads", value=1)
-    settle(model)
-    return model
-
-
-@pytest.fixture
-def watched():
-    return Watched()
-
+from volume_fakes import balls, save_tiny_model
 
 # --- which model -----------------------------------------------------------------------------------------------------
 
@@ -355,151 +302,3 @@ def test_a_real_network_from_the_folder_of_weights_to_moved_outlines(viewer, tmp
     after = viewer.layers["embryo nuclei"].data
     assert (after > 0).sum() >= (before > 0).sum()
     assert model.runner.result.config.volume.outline == 0.05
-
-
-# --- layers of particles ---------------------------------------------------------------------------------------------
-
-
-def show_all(model):
-    model.set_option(show_levels=True, show_reconstruction=True, show_particles=True)
-
-
-def world(layer, index):
-    return np.asarray(layer.data_to_world(index))
-
-
-def test_particles_as_layers(viewer, watched):
-    image = viewer.add_image(balls(), name="embryo", scale=(2, 0.5, 0.5), translate=(1, 2, 3), units=("um",) * 3)
-    model = open_model(viewer, watched)
-    show_all(model)
-    model.segment()
-    settle(model)
-    assert names(viewer) == [
-        "embryo", "embryo reconstruction", "embryo particle levels", "embryo slice particles", "embryo nuclei",
-    ]  # fmt: skip
-    tree = model.runner.result.particles
-    levels, painted = viewer.layers["embryo particle levels"], viewer.layers["embryo reconstruction"]
-    assert isinstance(painted, Image)
-    assert np.array_equal(np.asarray(painted.data), tree.reconstruct())
-    assert np.array_equal(np.asarray(levels.data), tree.level_image())
-    for index in ((0, 0, 0), (31, 39, 47)):
-        np.testing.assert_allclose(world(painted, index), world(image, index))
-    assert not model.told
-    model.segment()
-    settle(model)
-    assert len(viewer.layers) == 5
-    model.set("model", value="fastcellpose")
-
-
-def test_points_follow_the_slider(viewer, watched):
-    viewer.add_image(balls(), name="embryo", scale=(2, 0.5, 0.5))
-    model = open_model(viewer, watched)
-    model.set_option(show_particles=True)
-    model.segment()
-    settle(model)
-    points = viewer.layers["embryo slice particles"]
-    assert isinstance(points, Points)
-    tree = model.runner.result.particles
-    for z in (8, 20, 0):
-        viewer.dims.set_current_step(0, z)
-        index, centres, sizes = plane_cells(tree, z)
-        assert len(points.data) == len(index)
-        assert (points.data[:, 0] == z).all()
-        np.testing.assert_allclose(points.data[:, 1:], centres[:, 1:])
-        np.testing.assert_allclose(points.size, sizes)
-        assert set(points.features["level"]) == set((tree.level_max - np.log2(sizes)).astype(int))
-    viewer.dims.order = (1, 0, 2)
-    viewer.dims.set_current_step(1, 30)
-    assert (points.data[:, 1] == 30).all()
-    assert len(points.data) == len(plane_cells(tree, 30, axis=1)[0])
-    viewer.layers.remove(points)
-    before = len(points.data)
-    viewer.dims.set_current_step(1, 5)
-    assert len(points.data) == before
-    model.close()
-
-
-def test_too_many_points_are_capped_with_a_sentence(viewer, watched, monkeypatch):
-    monkeypatch.setattr(slice_particles, "MOST_POINTS", 50)
-    viewer.add_image(balls(), name="embryo")
-    model = open_model(viewer, watched)
-    model.set_option(show_particles=True)
-    model.segment()
-    settle(model)
-    points = viewer.layers["embryo slice particles"]
-    assert len(points.data) == 50
-    assert abs(points.data[:, 1:].mean(0) - (20, 24)).max() < 3
-    viewer.dims.set_current_step(0, 9)
-    assert len(model.told) == 1
-    assert "the 50 nearest to the middle" in model.told[0][1]
-
-
-def test_particles_of_an_enlarged_image_lie_on_it(viewer, watched):
-    image = viewer.add_image(balls(), name="embryo", scale=(2, 0.5, 0.5))
-    model = open_model(viewer, watched)
-    show_all(model)
-    model.set("volume", "zoom", value=2.0)
-    settle(model)
-    model.segment()
-    settle(model)
-    painted = viewer.layers["embryo reconstruction"]
-    assert painted.data.shape == (64, 80, 96)
-    np.testing.assert_allclose(world(painted, (-0.5, -0.5, -0.5)), world(image, (-0.5, -0.5, -0.5)))
-    np.testing.assert_allclose(world(painted, (63.5, 79.5, 95.5)), world(image, (31.5, 39.5, 47.5)))
-
-
-def test_particles_of_an_image_with_channels_behind_z(viewer, watched):
-    stack = np.stack([np.zeros_like(balls()), balls()], 1)
-    image = viewer.add_image(stack, name="embryo", axis_labels=("z", "c", "y", "x"))
-    model = open_model(viewer, watched)
-    show_all(model)
-    model.images.set_axes("ZCYX", 1)
-    settle(model)
-    model.segment()
-    settle(model)
-    painted = viewer.layers["embryo reconstruction"]
-    assert painted.data.shape == (32, 1, 40, 48)
-    np.testing.assert_allclose(world(painted, (3, 0.25, 7, 9)), world(image, (3, 1, 7, 9)))
-    assert viewer.layers["embryo slice particles"].ndim == 4
-    assert len(viewer.layers["embryo slice particles"].data) > 0
-
-
-def test_where_there_are_no_particles_it_is_said(viewer, watched):
-    viewer.add_image(np.stack([balls(), balls()]), name="film", axis_labels=("t", "z", "y", "x"))
-    model = open_model(viewer, watched)
-    show_all(model)
-    model.segment()
-    settle(model)
-    assert names(viewer) == ["film", "film nuclei"]
-    assert "no layers of particles" in model.told[-1][1]
-
-
-def test_a_large_volume_becomes_multiscale(viewer):
-    from napari_aprcnn._napari.geometry import image_of
-    from napari_aprcnn._napari.result_layers import pyramid_layer
-    from napari_aprcnn.apr.pyramid import tree_pyramid
-    from napari_aprcnn.apr.to_apr import to_apr
-
-    image = balls((20, 200, 230), step=40)
-    tree = to_apr(image, threads=1)
-    base = viewer.add_image(image, name="embryo")
-    placement = image_of(base).place(AxisMapping(order="ZYX"))
-    layer = pyramid_layer(tree_pyramid(tree), "reconstruction", placement)
-    viewer.layers.append(layer)
-    assert layer.multiscale
-    assert [level.shape for level in layer.data] == [(20, 200, 230), (10, 100, 115)]
-    assert all(isinstance(level, TreeArray) for level in layer.data)
-    viewer.dims.ndisplay = 3
-
-
-def test_planes_models_are_as_they_were(viewer):
-    viewer.add_image(da.from_array(blobs((5, 64, 64)), chunks=(1, 64, 64)), name="cells")
-    fake = FakeSegment()
-    model = SegmentModel(viewer, launch=in_place, backend=fake_backend(fake))
-    settle(model)
-    show_all(model)
-    model.segment()
-    settle(model)
-    assert names(viewer) == ["cells", "cells nuclei"]
-    assert fake.configs[0].model == "fastercellpose-v3"
-    assert not fake.configs[0].keep_flows
