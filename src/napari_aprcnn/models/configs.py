@@ -65,6 +65,11 @@ class FamilyConfig(Frozen):
     published_counter: Literal["thop", "calflops", ""] = ""
     counted_scalars: Literal[0, 1, 2] = 0
 
+    @property
+    def plain_decoder(self) -> bool:
+        """One way up and one unit a scale, no residuals."""
+        return self.decoder in ("deconv", "doubled")
+
 
 _ROWS = (
     FamilyConfig(

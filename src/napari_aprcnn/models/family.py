@@ -65,7 +65,7 @@ class _Decoder(nn.Module):
         widths = config.widths
         for scale, c_out in enumerate(widths):
             c_in = widths[min(scale + 1, 3)]
-            if config.decoder in ("deconv", "doubled"):
+            if config.plain_decoder:
                 plain = DeconvDecoderBlock(config, c_in, c_out, upsamples=scale < 3)
                 self.up.add_module(f"conv_up_{scale}", plain)
             else:
@@ -77,7 +77,7 @@ class _Decoder(nn.Module):
     def forward(self, encoded: list[Tensor], style: Tensor) -> Tensor:
         x = encoded[3]
         for scale in (3, 2, 1, 0):
-            if scale < 3 and self.config.decoder not in ("deconv", "doubled"):
+            if scale < 3 and not self.config.plain_decoder:
                 step = self.deconv[2] if self.config.decoder == "residual2" and scale == 1 else self.upsampling
                 x = step(x)
             x = self.up[scale](x, encoded[scale], style)

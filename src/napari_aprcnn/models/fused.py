@@ -124,7 +124,7 @@ class FusedFamily(nn.Module):
         self._decoder: Callable[[list[Any], NDArray[np.float32], int, Any, Check | None], None]
         with torch.no_grad():
             self._read_encoder(network)
-            if self.config.decoder in ("deconv", "doubled"):
+            if self.config.plain_decoder:
                 self._read_plain(network)
                 self._decoder = self._run_plain
             else:
@@ -356,9 +356,8 @@ class FusedFamily(nn.Module):
             rows: tuple[Any, Any] = (None, None)
             if scale:
                 finer = self._plain[scale - 1]
-                rows = self._rows_of(f"u{scale}", finer[3], finer[0].of(style))
-                if doubles:
-                    rows = (self._doubled(f"q{scale}", finer[3], finer[0].of(style)), None)
+                key, shuffle, moved = f"u{scale}", finer[3], finer[0].of(style)
+                rows = (self._doubled(key, shuffle, moved), None) if doubles else self._rows_of(key, shuffle, moved)
             # At the coarsest scale x is the skip: their sum is twice the skip.
             scales.append(
                 (skips[scale], 2 * factor if coarsest else np.tile(factor, 2), shift.of(style) if coarsest else None,

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from napari_aprcnn.errors import NotEnoughMemoryError
+from napari_aprcnn.models.configs import NETWORKS
 from napari_aprcnn.models.network import PASS_PX
 from napari_aprcnn.segment.blocks import Block, cut_blocks
 from napari_aprcnn.segment.memory import words_bytes
 from napari_aprcnn.segment.planes import ORIENTATIONS, border_of
 from napari_aprcnn.segment.speeds import speeds
-from napari_aprcnn.segment.tiles import SMALLEST_TILE, TileGrid, plan_tiles
+from napari_aprcnn.segment.tiles import GRAIN, SMALLEST_TILE, TileGrid, plan_tiles
 
 if TYPE_CHECKING:
     from napari_aprcnn.config import TileConfig
@@ -40,8 +41,7 @@ PASS_BYTES = 24  # per pixel in a pass of the network: two channels in, three ou
 TILE_BYTES = 12  # per pixel of the tiles of a batch: outputs, twice where workers' parts are put together
 PLANE_BYTES, TILED_BYTES = 4, 24  # per pixel of a batch's planes with their border: canvas; sums and weights, tiles
 RESIZED_BYTES = 16  # per image pixel of a batch that is resized: planes, outputs
-EDGE_PX = 24
-KERNEL_2D, KERNEL_3D = 12, 16  # per voxel from flows to masks, where up to half are in nuclei
+KERNEL_2D, KERNEL_3D = 12, 20  # per voxel from flows to masks, where up to half are in nuclei
 MARGIN, BLOCKED_MARGIN = 1.05, 1.2  # what one block leaves in pieces, the next cannot take
 FIXED_BYTES = 6_000_000  # what torch and the libraries set up at their first use
 
@@ -75,8 +75,6 @@ COSTS = {
     "dilated": Cost(640, 3.3e-6),
     "cellpose": Cost(640, 4.2e-6),
 }
-# One plane at a time, each worker.
-FUSED = {"faster_v3", "faster_wide", "faster_v2", "faster_v1", "compressed_dsc", "cellpose_dsc"}
 WIDE_S_PER_PX = 2e-6
 _MEASURED: dict[str, float] = {}
 
@@ -275,38 +273,42 @@ def _memory(task: Task, config: TileConfig, tile: int, block: tuple[int, int, in
     for orientation in ORIENTATIONS if volume else ORIENTATIONS[:1]:
         rows, columns = orientation.axes
         size = task.scale.network_size((block[rows], block[columns]), (rows, columns))
-        grid = _grid(size, config, tile, border_of(orientation, config.border_px))
+        border = border_of(orientation, config.border_px)
+        grid = _grid(size, config, tile, border)
         area = grid.size[0] * grid.size[1]
         together = max(1, batch // area)
         planes = together if volume else 1
-        network = max(network, _network_stage(task, size, (block[rows], block[columns]), grid, planes, together))
+        canvas = math.prod(_with_border(size, border))
+        stage = planes * canvas * (PLANE_BYTES if grid.n_tiles == 1 else TILED_BYTES)
+        if size != (block[rows], block[columns]):
+            stage += planes * (math.prod(size) * PLANE_BYTES + block[rows] * block[columns] * RESIZED_BYTES)
+        network = max(network, stage + _tiles_bytes(task, area, min(planes * grid.n_tiles, together)))
     if volume:  # the outputs of all three orientations are summed in place
         return margin * (FIXED_BYTES + lasting + voxels * (4 + outputs + 4) + max(network, voxels * KERNEL_3D))
     # The outputs of a plane are part of the network's stage; then they are copied, and then masks are made of them.
     return margin * (FIXED_BYTES + lasting + voxels * 4 + max(network, voxels * (outputs + max(outputs, KERNEL_2D))))
 
 
-def _network_stage(
-    task: Task, size: tuple[int, int], before: tuple[int, int], grid: TileGrid, planes: int, together: int
-) -> float:
-    """Peak bytes of a batch of planes, `before` they are resized to `size`, while `together` tiles are predicted."""
-    area, canvas = grid.size[0] * grid.size[1], math.prod(edge + 2 * EDGE_PX for edge in size)
-    tiles = min(planes * grid.n_tiles, together)
+def _tiles_bytes(task: Task, area: int, tiles: int) -> float:
+    """Peak bytes of so many tiles that are predicted together."""
     side_by_side = min(WORKERS, tiles) if area <= PASS_PX else 1
-    batch = tiles * area * (TILE_BYTES * (2 if side_by_side > 1 else 1))
-    stage = planes * canvas * (PLANE_BYTES if grid.n_tiles == 1 else TILED_BYTES)
-    if size != before:
-        stage += planes * (math.prod(size) * PLANE_BYTES + math.prod(before) * RESIZED_BYTES)
+    outputs = tiles * area * TILE_BYTES * (2 if side_by_side > 1 else 1)
     if task.on_gpu:
-        return batch + stage
+        return outputs
     in_a_pass = min(max(area, PASS_PX), tiles * area)
-    busy = in_a_pass if task.architecture not in FUSED else side_by_side * area
-    return batch + stage + in_a_pass * PASS_BYTES + busy * cost_of(task.architecture).bytes_per_px
+    # The fused kernels take one plane at a time, each worker.
+    fused = task.architecture in NETWORKS and NETWORKS[task.architecture].separable
+    busy = side_by_side * area if fused else in_a_pass
+    return outputs + in_a_pass * PASS_BYTES + busy * cost_of(task.architecture).bytes_per_px
+
+
+def _with_border(size: tuple[int, int], border: tuple[int, int]) -> tuple[int, int]:
+    height, width = (-(-(n + 2 * b) // GRAIN) * GRAIN for n, b in zip(size, border, strict=True))
+    return height, width
 
 
 def _grid(size: tuple[int, int], config: TileConfig, tile: int, border: tuple[int, int]) -> TileGrid:
-    height, width = (-(-(n + 2 * b) // 16) * 16 for n, b in zip(size, border, strict=True))
-    return plan_tiles(height, width, tile_px=tile, overlap=config.overlap)
+    return plan_tiles(*_with_border(size, border), tile_px=tile, overlap=config.overlap)
 
 
 def _batch(task: Task, tile: int) -> int:
