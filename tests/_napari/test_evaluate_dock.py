@@ -194,3 +194,21 @@ def test_a_long_list_costs_nothing_on_the_gui_thread(window, qtbot):
     dock.errors.table.scrollToBottom()
     assert sorted_s < 0.5
     assert time.perf_counter() - start < 1.0
+
+
+def test_a_table_of_points_is_opened_with_its_columns(window, qtbot, tmp_path, monkeypatch):
+    from qtpy.QtWidgets import QFileDialog
+
+    viewer, dock = window()
+    _, truth = add_layers(viewer)
+    viewer.layers.remove(truth)
+    table = tmp_path / "clicked.csv"
+    table.write_text("\n".join(["slice,Row,Col", *(f"{z},{y},{x}" for z, y, x in CENTRES)]))
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *args, **kwargs: (str(table), ""))
+    qtbot.keyClicks(dock.choice.columns, "z=slice,y=Row,x=Col")
+    click(qtbot, dock.choice.open_points)
+    assert dock.model.truth is viewer.layers["clicked"]
+    assert dock.choice.truth.currentText() == "clicked"
+    press_evaluate(qtbot, dock)
+    assert dock.model.evaluation.headline.true_positives == 3
+    assert dock.minimumSizeHint().width() < 420

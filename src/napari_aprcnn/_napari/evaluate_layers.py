@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from napari_aprcnn._napari.evaluate_sources import Source
 
-__all__ = ["ERRORS_KIND", "is_choice", "look_at", "show_errors_layer", "warm_up"]
+__all__ = ["ERRORS_KIND", "is_choice", "likely_truth", "look_at", "show_errors_layer", "warm_up"]
 
 ERRORS_KIND = "errors"
+# How people name a layer of what is true.
+_TRUE_NAMES = ("true", "truth", "ground", "gt", "annot", "manual", "points", "reference", "label")
 
 
 def is_choice(layer: Any) -> bool:
@@ -110,3 +112,12 @@ def look_at(viewer: Any, place: NDArray[Any], layer: Any, label: int | None) -> 
             layer.selected_label = label
         elif label is not None and isinstance(layer, Points):
             layer.selected_data = {label}
+
+
+def likely_truth(layers: list[Any]) -> Any | None:
+    """The layer that is the truth where nobody said: points, else one with such a name, else the lowest; of several."""
+    if len(layers) < 2:
+        return None
+    points = next((layer for layer in layers if isinstance(layer, Points)), None)
+    named = [layer for layer in layers if any(word in str(layer.name).lower() for word in _TRUE_NAMES)]
+    return points or (named or [layers[-1]])[0]

@@ -1,4 +1,4 @@
-"""What the Evaluate dock knows of other docks: slices that were annotated, runs whose labels are scored."""
+"""What the Evaluate dock shares: slices that were annotated, runs whose labels are scored, files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from napari_aprcnn._napari.result_layers import KEY
 from napari_aprcnn._napari.run_records import note_score
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_aprcnn.evaluate.comparison import Comparison
 
-__all__ = ["annotated_slices", "note_scores"]
+__all__ = ["annotated_slices", "note_scores", "write_comparison"]
 
 
 def _record(layer: Any) -> dict[str, Any]:
@@ -36,3 +38,10 @@ def note_scores(layers: Iterable[tuple[str, Any]], comparison: Comparison) -> No
         if name in scores and record.get("run") and not record.get("edited"):
             headline = scores[name].headline
             note_score(str(record["run"]), headline.f1, threshold=headline.threshold)
+
+
+def write_comparison(comparison: Comparison, path: Path) -> Path:
+    """Write the scores and errors (.csv) or the report (any other name), over what is there; the path."""
+    if path.suffix.lower() == ".csv":
+        return comparison.write_csv(path, overwrite=True)[0]
+    return comparison.write_html(path, overwrite=True)

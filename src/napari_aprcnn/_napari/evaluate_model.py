@@ -13,8 +13,9 @@ from typing import Any, Literal
 from napari.layers import Labels, Points
 from psygnal import Signal
 
-from napari_aprcnn._napari.evaluate_layers import is_choice, look_at, show_errors_layer, warm_up
-from napari_aprcnn._napari.evaluate_links import annotated_slices, note_scores
+from napari_aprcnn._napari.evaluate_layers import is_choice, likely_truth, look_at, show_errors_layer, warm_up
+from napari_aprcnn._napari.evaluate_links import annotated_slices, note_scores, write_comparison
+from napari_aprcnn._napari.evaluate_points import points_layer
 from napari_aprcnn._napari.evaluate_settings import EvaluateSettings, load_evaluate_settings, save_evaluate_settings
 from napari_aprcnn._napari.evaluate_sources import Source, picture_of, take_source
 from napari_aprcnn._napari.jobs import Job
@@ -30,8 +31,6 @@ __all__ = ["EvaluateModel", "EvaluateState"]
 logger = logging.getLogger(__name__)
 
 EvaluateState = Literal["ready", "running", "cancelling"]
-# How people name a layer of what is true.
-_TRUE_NAMES = ("true", "truth", "ground", "gt", "annot", "manual", "points", "reference", "label")
 
 
 class EvaluateModel:
@@ -82,7 +81,7 @@ class EvaluateModel:
         self._viewer = viewer
         self._launch = launch
         self._job: Job | None = None
-        self._finish: Callable[[Any], None] = _nothing
+        self._finish: Callable[[Any], None] = lambda _: None
         self._sources: dict[str, Source] = {}
         self._watched: list[Any] = []
         self._closed = False
@@ -114,6 +113,16 @@ class EvaluateModel:
         self._suggest()
         self.predictions = [layer for layer in self.labels if layer in self.predictions and layer is not self.truth]
         self.changed.emit("choice")
+
+    def open_points(self, path: Path | str, columns: str = "") -> bool:
+        """Show a table of points (CSV) on the labels, and choose it as the truth; columns as ``z=slice,y=Y,x=X``."""
+        try:
+            data, options = points_layer(Path(path), columns, next(iter(self.predictions), None))
+        except AprcnnError as error:
+            self._refused(error)
+            return False
+        self.choose(truth=self._viewer.add_points(data, **options))
+        return True
 
     def set_slices(self, text: str) -> bool:
         """Choose slices; a text that names none is told and not taken."""
@@ -243,7 +252,7 @@ class EvaluateModel:
             self.changed.emit("progress")
             return
         outcome, finish = job.outcome, self._finish
-        self._job, self._finish = None, _nothing
+        self._job, self._finish = None, lambda _: None
         if self._closed:
             return
         if isinstance(outcome.error, AprcnnError):
@@ -314,14 +323,11 @@ class EvaluateModel:
         if path.suffix.lower() not in (".html", ".csv"):
             self.notified.emit("error", f"got the name {path.name}; expected one that ends in .html or .csv", None)
             return False
-
-        def work(_job: Job) -> Path:
-            if path.suffix.lower() == ".csv":
-                return comparison.write_csv(path, overwrite=True)[0]
-            return comparison.write_html(path, overwrite=True)
-
         self.set_option(folder=str(path.parent))
-        self._start(work, lambda written: self.notified.emit("info", f"{written} was written", None))
+        self._start(
+            lambda _: write_comparison(comparison, path),
+            lambda written: self.notified.emit("info", f"{written} was written", None),
+        )
         return True
 
     def _show_picture(self, picture: Any) -> None:
@@ -333,11 +339,8 @@ class EvaluateModel:
 
     def _suggest(self) -> None:
         """Choose what is likely, where the user has not chosen: a truth by its name or points, the topmost labels."""
-        truths = self.truths
         if "truth" not in self._by_user:
-            named = [la for la in truths if any(word in str(la.name).lower() for word in _TRUE_NAMES)]
-            points = next((la for la in truths if isinstance(la, Points)), None)
-            self.truth = (points or (named or [truths[-1]])[0]) if len(truths) > 1 else None
+            self.truth = likely_truth(self.truths)
         if self.truth is not self._sliced:
             self._sliced, self.slices = self.truth, annotated_slices(self.truth) or self.slices
         if "predictions" not in self._by_user:
@@ -348,8 +351,7 @@ class EvaluateModel:
         self.truth, self.ignore = (la if la in there else None for la in (self.truth, self.ignore))
         self.predictions = [layer for layer in self.predictions if layer in there]
         # What was chosen and is gone can be suggested again.
-        gone = {name for name in ("truth", "predictions") if not getattr(self, name)}
-        self._by_user -= gone
+        self._by_user -= {name for name in ("truth", "predictions") if not getattr(self, name)}
         self._suggest()
         self.changed.emit("layers")
         self.changed.emit("choice")
@@ -394,7 +396,3 @@ class EvaluateModel:
 
     def _refused(self, error: Exception) -> None:
         self.notified.emit("error", str(error)[:1].upper() + str(error)[1:], None)
-
-
-def _nothing(_value: Any) -> None:
-    return None

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QLineEdit, QListWidget, QListWidgetItem, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFileDialog,
+    QFormLayout,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QWidget,
+)
 
 from napari_aprcnn._napari.evaluate_model import EvaluateModel
 from napari_aprcnn._napari.views.inputs import ChoiceBox, NumberBox
@@ -44,6 +53,16 @@ class EvaluateChoiceBox(QWidget):
         self.ignore.setAccessibleName("ignore")
         self.truth.activated.connect(lambda _: model.choose(truth=self.truth.currentData()))
         self.ignore.activated.connect(lambda _: model.choose(ignore=self.ignore.currentData()))
+        self.columns = QLineEdit()
+        self.columns.setToolTip(
+            "Which columns of the table hold the axes, as z=slice,y=Y,x=X (z_um=... for micrometres).\n"
+            "Empty: columns named z, y, x (voxels) or z_um, y_um, x_um, or napari's own."
+        )
+        self.columns.setPlaceholderText("columns: by name")
+        self.columns.setAccessibleName("columns of the points")
+        self.open_points = QPushButton("Open points...")
+        self.open_points.setToolTip("Show a table of points (CSV) on the ticked labels, and take it as the truth.")
+        self.open_points.clicked.connect(self._open_points)
         self.iou = NumberBox(0.1, 0.95, step=0.05)
         self.iou.setToolTip(
             "Intersection over union from which on an object counts as found (0.1 to 0.95, usually 0.5).\n"
@@ -75,7 +94,8 @@ class EvaluateChoiceBox(QWidget):
         form.setVerticalSpacing(5)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         for name, widget in (
-            ("Predictions", self.predictions), ("Truth", self.truth), ("Ignore", self.ignore),
+            ("Predictions", self.predictions), ("Truth", self.truth),
+            ("", side_by_side((self.columns, 1), (self.open_points, 0))), ("Ignore", self.ignore),
             ("IoU", self.iou), ("Slices", self.slices),
             ("Min size", side_by_side((self.min_size, 1), (self.unit, 1))), ("", self.errors),
         ):  # fmt: skip
@@ -85,6 +105,13 @@ class EvaluateChoiceBox(QWidget):
     def _ticked(self, _item: Any) -> None:
         ticked = [self.predictions.item(row).checkState() == Qt.CheckState.Checked for row in range(len(self._rows))]
         self._model.choose(predictions=[layer for layer, on in zip(self._rows, ticked, strict=True) if on])
+
+    def _open_points(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Open points", self._model.settings.folder, "Table (*.csv *.tsv *.txt)"
+        )
+        if path:
+            self._model.open_points(path, self.columns.text())
 
     def refresh(self) -> None:
         """Show what is chosen."""
