@@ -41,6 +41,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "apr stardist": {"head": "stardist", "particle_stages": None},
     "hybrid2 stardist": {"head": "stardist", "particle_stages": 2},
 }
+SLOWEST = sorted(NETWORKS, key=lambda name: (NETWORKS[name]["particle_stages"] not in (0, 1), NETWORKS[name]["head"]))
+"""Networks that take longest come first, so that no core waits at the end."""
 SHAPE = (48, 96, 96)
 SIMULATED = {"train": 80, "tune": 8, "test": 16}
 
@@ -341,10 +343,18 @@ def _run_all(options: argparse.Namespace) -> None:
         for run in wanted:
             _note(options.results, _run(*run, options.device, options.keep, not options.train_only))
         return
+    for seed in options.seeds:  # one kind of data at a time: crops of StarDist take 7 GB
+        for data in _SETS:
+            _run_beside([run for run in wanted if run[0] == data and run[2] == seed], options)
+
+
+def _run_beside(wanted: list[tuple[Any, ...]], options: argparse.Namespace) -> None:
+    """Do runs of one seed and kind of data beside one another; they share the crops."""
     fork = multiprocessing.get_context("fork")
     untrained = [run for run in wanted if options.keep is None or not _kept(options.keep, *run).exists()]
     keys = sorted({(data, seed, _targets_of(name)) for data, name, seed, *_ in untrained})
     parts = [(key, first) for key in keys for first in range(0, options.steps, 20)]
+    _CROPS.clear()
     with ProcessPoolExecutor(os.cpu_count(), mp_context=fork) as pool:
         for key in keys:
             _CROPS[key] = []
@@ -354,7 +364,9 @@ def _run_all(options: argparse.Namespace) -> None:
         ]
         for (key, _), future in zip(parts, made, strict=True):
             _CROPS[key] += pickle.loads(future.result())  # noqa: S301 - our own process wrote it
+    del made  # and with the futures a second copy of everything
     print(f"{len(parts) * 20} crops", flush=True)
+    wanted = sorted(wanted, key=lambda run: SLOWEST.index(run[1]))
     with ProcessPoolExecutor(options.jobs, mp_context=fork) as pool:
         runs = [pool.submit(_run, *run, options.device, options.keep, not options.train_only) for run in wanted]
         for future in as_completed(runs):

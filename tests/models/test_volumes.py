@@ -8,6 +8,7 @@ import torch
 from napari_aprcnn import nn
 from napari_aprcnn.errors import ConfigError, ImageError, StageError, WeightsError
 from napari_aprcnn.models.volume_config import VolumeNetConfig, describe, halo, multiply_adds, receptive_radius
+from napari_aprcnn.models.volume_layers import VoxelConv
 from napari_aprcnn.models.volumes import VolumeNet, move_weights, share_weights
 from trees import finest_tree, random_tree
 
@@ -195,3 +196,43 @@ def test_what_is_refused():
     rows = nn.ParticleTensor.from_trees(trees, [torch.zeros(len(t), 1) for t in trees], dtype=torch.float64)
     with pytest.raises(StageError, match="shape"):
         hybrid(rows)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 3), (4, 8, 3), (8, 8, 3), (24, 8, 3), (8, 8, (1, 3, 3)), (8, 3, 1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolutions_of_voxels_are_those_of_torch(shape, bias):
+    """However few channels there are: results and gradients, and weights by the same names."""
+    inside, outside, edge = shape
+    kernel = (edge,) * 3 if isinstance(edge, int) else edge
+    around = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    torch.manual_seed(0)
+    plain = torch.nn.Conv3d(inside, outside, kernel, padding=around, bias=bias)
+    ours = VoxelConv(inside, outside, kernel, padding=around, bias=bias)
+    ours.load_state_dict(plain.state_dict())
+    x = torch.randn(2, inside, 5, 6, 7, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    upstream = torch.randn(2, outside, 5, 6, 7)
+    expected, found = plain(x), ours(y)
+    expected.backward(upstream)
+    found.backward(upstream)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(y.grad, x.grad, rtol=1e-4, atol=1e-5)
+    for own, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(y.detach()), expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_narrow_convolutions_take_the_fast_path(monkeypatch):
+    """Two to eight input channels are made nine."""
+    seen = []
+    whole = torch.nn.functional.conv3d
+
+    def noted(x, *rest, **named):
+        seen.append(x.shape[1])
+        return whole(x, *rest, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "conv3d", noted)
+    for inside in (1, 2, 8, 9, 16):
+        VoxelConv(inside, 2, 3, padding=1)(torch.zeros(1, inside, 3, 3, 3))
+    assert seen == [1, 9, 9, 9, 16]
