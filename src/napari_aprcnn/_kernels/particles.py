@@ -42,6 +42,7 @@ __all__ = [
     "column_sums",
     "conv_input",
     "conv_weight",
+    "convolve",
     "fill_tree",
     "fill_tree_back",
     "gather_conv",
@@ -179,6 +180,42 @@ fill_tree.register_autograd(_fill_tree_backward, setup_context=_fill_tree_contex
 
 
 # --- convolution --------------------------------------------------------------------------------------------
+def convolve(
+    x: Tensor,
+    tree: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    neighbours: Tensor,
+    segments: Tensor,
+    slabs: Tensor,
+    cells: Tensor | None = None,
+    children: Tensor | None = None,
+) -> Tensor:
+    """Compute `gather_conv`, without a gradient; with ``children``, by minimal filtering where that pays."""
+    kernel = on_gpu("gather_conv", x, tree)
+    if kernel is not None:
+        found: Tensor = kernel(x, tree, weight, bias, neighbours, segments)
+        return found
+    module = half_products_for(x, tree, weight)
+    if module is not None:
+        out = x.new_empty((x.shape[0], weight.shape[1]))
+        added = None if bias is None else array(bias.float())
+        arrays = (raw_half(x), raw_half(tree), raw_half(weight), added, array(neighbours), array(segments))
+        module.conv_forward_bf16(*arrays, raw_half(out), threads())
+        return out
+    dtype, x, tree, weight = x.dtype, wide(x), wide(tree), wide(weight)
+    bias = None if bias is None else wide(bias)
+    module = compiled_for(x, tree, weight)
+    if module is not None:
+        out = x.new_empty((x.shape[0], weight.shape[1]))
+        added = None if bias is None else array(bias)
+        arrays = (array(x), array(tree), array(weight), added, array(neighbours), array(segments))
+        below = None if children is None else array(children)
+        module.conv_forward(*arrays, out.numpy(), threads(), below)
+        return out.to(dtype)
+    return reference.conv(x, tree, weight, bias, neighbours, segments).to(dtype)
+
+
 @operator("gather_conv")
 def gather_conv(
     x: Tensor,
@@ -210,27 +247,7 @@ def gather_conv(
     torch.Tensor
         [R, out], dtype of ``x``.
     """
-    kernel = on_gpu("gather_conv", x, tree)
-    if kernel is not None:
-        found: Tensor = kernel(x, tree, weight, bias, neighbours, segments)
-        return found
-    module = half_products_for(x, tree, weight)
-    if module is not None:
-        out = x.new_empty((x.shape[0], weight.shape[1]))
-        added = None if bias is None else array(bias.float())
-        arrays = (raw_half(x), raw_half(tree), raw_half(weight), added, array(neighbours), array(segments))
-        module.conv_forward_bf16(*arrays, raw_half(out), threads())
-        return out
-    dtype, x, tree, weight = x.dtype, wide(x), wide(tree), wide(weight)
-    bias = None if bias is None else wide(bias)
-    module = compiled_for(x, tree, weight)
-    if module is not None:
-        out = x.new_empty((x.shape[0], weight.shape[1]))
-        added = None if bias is None else array(bias)
-        arrays = (array(x), array(tree), array(weight), added, array(neighbours), array(segments))
-        module.conv_forward(*arrays, out.numpy(), threads())
-        return out.to(dtype)
-    return reference.conv(x, tree, weight, bias, neighbours, segments).to(dtype)
+    return convolve(x, tree, weight, bias, neighbours, segments, slabs, cells)
 
 
 @gather_conv.register_fake

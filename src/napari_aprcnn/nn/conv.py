@@ -125,7 +125,11 @@ class APRConv(nn.Module):
             out = gather_conv(features, outside, kernels, bias, *tables)
         else:
             children = stage.children(features.device)
-            out, _ = particle_conv(features, kernels, bias, children, stage.node_ranges(), *tables)
+            # Where nothing learns, fewer products; a training keeps the sums that its gradient is of.
+            learns = torch.is_grad_enabled() and any(
+                t is not None and t.requires_grad for t in (features, weight, bias)
+            )
+            out, _ = particle_conv(features, kernels, bias, children, stage.node_ranges(), *tables, not learns)
         return x.with_features(out)
 
     def extra_repr(self) -> str:

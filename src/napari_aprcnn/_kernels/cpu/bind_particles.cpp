@@ -57,11 +57,12 @@ PoolTable pool_table(const Table& children, const Longs& ranges, int64_t rows) {
     return {children.data(), ranges.data(), rows_of(ranges), rows, rows_of(children)};
 }
 
-// A forward convolution of features of type T; the bias is float32.
+// A forward convolution of features of type T; the bias is float32. `children`, or None, is for kernels that make use of it.
 template <class T, class Work>
 void bind_forward(nb::module_& m, const char* name, Work work) {
     m.def(name, [work](const Array<const T>& features, const Array<const T>& tree, const Array<const T>& weight,
-                       nb::object bias, const Table& table, const Longs& segments, const Array<T>& out, int threads) {
+                       nb::object bias, const Table& table, const Longs& segments, const Array<T>& out, int threads,
+                       nb::object children) {
         const KernelShape kernel = kernel_shape(weight, table);
         const StageSize size{rows_of(features), rows_of(tree) - 1};
         same_size(features.size(), size.rows * kernel.in, "features do not fit the weight");
@@ -75,11 +76,20 @@ void bind_forward(nb::module_& m, const char* name, Work work) {
             same_size(given.size(), kernel.out, "the bias does not fit the weight");
             added = given.data();
         }
+        const int32_t* below = nullptr;
+        Table held;
+        if (!children.is_none()) {
+            held = nb::cast<Table>(children);
+            if (columns_of(held) != 8) throw std::invalid_argument("expected children [tree rows, 8]");
+            same_size(rows_of(held), size.tree_rows, "the children do not fit the tree");
+            const bool cube = weight.shape(3) == 3 && weight.shape(4) == 3 && weight.shape(5) == 3;
+            if (cube) below = held.data();
+        }
         const nb::gil_scoped_release released;
-        work(features.data(), tree.data(), size, weight.data(), kernel, added, table.data(), segments_of(segments), out.data(),
-             threads);
+        work(features.data(), tree.data(), size, weight.data(), kernel, added, table.data(), segments_of(segments), below,
+             out.data(), threads);
     }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "table"_a.noconvert(),
-          "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+          "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a, "children"_a.none() = nb::none());
 }
 
 void bind_conv(nb::module_& m) {
@@ -89,7 +99,12 @@ void bind_conv(nb::module_& m) {
 
     m.def("has_bf16_products", [] { return has_bf16_products(); });
 
-    bind_forward<uint16_t>(m, "conv_forward_bf16", conv_forward_bf16);
+    bind_forward<uint16_t>(m, "conv_forward_bf16", [](const uint16_t* features, const uint16_t* tree, StageSize size,
+                                                      const uint16_t* weight, KernelShape kernel, const float* bias,
+                                                      const int32_t* table, Segments segments, const int32_t*, uint16_t* out,
+                                                      int threads) {
+        conv_forward_bf16(features, tree, size, weight, kernel, bias, table, segments, out, threads);
+    });
 
     m.def("conv_input", [](const Floats& grad, const Floats& weight, const Table& table, const Longs& slabs,
                            const Array<float>& grad_features, const Array<float>& grad_tree, int threads) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "conv.hpp"
+#include "conv_blocks.hpp"
 #include "hot.hpp"
 #include "norms.hpp"
 #include "parallel.hpp"
@@ -50,7 +51,8 @@ const NormsTable& norms_table() {
 namespace {
 
 struct Task {
-    int64_t first, last, depth;
+    int64_t first, last, depth;  // rows, or blocks
+    const int32_t* nodes;        // whose children the blocks are
 };
 
 // Depths that some rows use, each with its packed weights.
@@ -97,11 +99,15 @@ void cut_columns(const ConvTable& table, int64_t columns, Blocks& blocks) {
 }  // namespace
 
 void conv_forward(const float* features, const float* tree, StageSize size, const float* weight, KernelShape kernel,
-                  const float* bias, const int32_t* table, Segments segments, float* out, int threads) {
+                  const float* bias, const int32_t* table, Segments segments, const int32_t* children, float* out, int threads) {
     const ConvTable& conv = conv_table();
     Blocks blocks;
     cut_columns(conv, kernel.out, blocks);
     Packed packed(weight, kernel, blocks, false);
+    std::vector<BlockList> lists(segments.count);
+    if (children != nullptr && fits_blocks(kernel)) lists = list_blocks(children, size, segments);
+    std::map<int64_t, AlignedFloats> filters;  // of the depths with blocks
+    constexpr int64_t together = blocks_together;
     std::vector<float> padded(blocks.padded(), 0.0f);
     if (bias != nullptr) std::copy(bias, bias + kernel.out, padded.begin());
     Rows2 from(features, tree, size.rows, kernel.in);
@@ -117,12 +123,38 @@ void conv_forward(const float* features, const float* tree, StageSize size, cons
     for (int64_t s = 0; s < segments.count; ++s) {
         const int64_t first = segments.data[3 * s], last = segments.data[3 * s + 1], depth = segments.data[3 * s + 2];
         if (first < 0 || last > size.rows) throw std::invalid_argument("a segment reaches outside the rows");
+        if (depth < 0 || depth >= kernel.depths) throw std::invalid_argument("a segment is deeper than the weights");
+        if (lists[s].used) {
+            if (filters.count(depth) == 0) filters[depth];
+            const auto number = static_cast<int64_t>(lists[s].nodes.size());
+            for (int64_t block = 0; block < number; block += 8 * together)
+                tasks.push_back({block, std::min(number, block + 8 * together), depth, lists[s].nodes.data()});
+            continue;
+        }
         if (first < last) packed.prepare(depth);
-        for (int64_t row = first; row < last; row += run) tasks.push_back({row, std::min(last, row + run), depth});
+        for (int64_t row = first; row < last; row += run) tasks.push_back({row, std::min(last, row + run), depth, nullptr});
     }
+    std::vector<int64_t> depths;
+    for (const auto& one : filters) depths.push_back(one.first);
+    parallel_for(static_cast<int64_t>(depths.size()), threads, [&](int64_t i, int, const StopFlag&) {
+        filters.at(depths[i]) = block_weights(weight + depths[i] * kernel.out * kernel.in * kernel.taps, kernel, blocks);
+    });
     const Taps taps{table, kernel.taps};
-    parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int, const StopFlag&) {
+    std::vector<AlignedFloats> rooms(std::max(threads, 1) + 1);
+    parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int worker, const StopFlag&) {
         const Task& task = tasks[t];
+        if (task.nodes != nullptr) {
+            AlignedFloats& room = rooms.at(worker);
+            room.resize(block_scratch(kernel, blocks));
+            std::vector<int32_t> patches(64 * together), rows(8 * together);
+            for (int64_t block = task.first; block < task.last; block += together) {
+                const int64_t count = std::min(together, task.last - block);
+                describe_blocks(task.nodes + block, count, children, size, table, patches.data(), rows.data());
+                conv.blocks(from, patches.data(), rows.data(), count, blocks, filters.at(task.depth).data(), padded.data(),
+                            kernel.out, out, room.data());
+            }
+            return;
+        }
         conv.forward(from, taps, blocks, packed.at(task.depth), padded.data(), kernel.out, task.first, task.last, out);
     });
 }

@@ -22,8 +22,10 @@ struct Segments {
 };
 
 // weight [depths][out][in][taps]; bias [out] or null; tree [tree_rows + 1][in] with a last row of zeros.
+// children [tree_rows][8], or null: with them, rows that lie in blocks of a kernel 3 x 3 x 3 take minimal filtering, a third of
+// the products and other roundings.
 void conv_forward(const float* features, const float* tree, StageSize size, const float* weight, KernelShape kernel,
-                  const float* bias, const int32_t* table, Segments segments, float* out, int threads);
+                  const float* bias, const int32_t* table, Segments segments, const int32_t* children, float* out, int threads);
 
 // slabs [count][5]: phase, task, first row, last row + 1, depth. Phases run one after the other, and so do the slabs of one
 // task; tasks of one phase never touch the same rows. So sums are made in one order, whatever the number of threads.
