@@ -40,7 +40,8 @@ struct Blocks {
     }
 };
 
-constexpr int64_t block_channels = 32;  // input channels that are summed at once where rows come in blocks
+constexpr int64_t blocks_together = 12;  // a multiple of every tile; more would not stay in cache with the weights
+constexpr int64_t block_channels = 32;   // input channels that are summed at once where rows come in blocks
 
 struct ConvTable {
     const char* name;

@@ -70,49 +70,68 @@ std::vector<BlockList> list_blocks(const int32_t* children, StageSize size, cons
 
 AlignedFloats block_weights(const float* weight, const KernelShape& kernel, const Blocks& blocks) {
     AlignedFloats made;
-    made.resize(64 * kernel.in * blocks.padded());
-    float* found = made.data();
-    // Where column `o` of a channel lies, without the position: pieces of block_channels channels, of column blocks each.
-    std::vector<int64_t> starts(kernel.out), widths(kernel.out);
-    int64_t column = 0;
-    for (int b = 0; b < blocks.count; ++b)
-        for (int64_t c = 0; c < blocks.width[b]; ++c, ++column)
-            if (column < kernel.out) {
-                starts[column] = column - c;
-                widths[column] = blocks.width[b];
-            }
     const int64_t padded = blocks.padded();
-    for (int64_t o = 0; o < kernel.out; ++o)
+    made.resize(64 * kernel.in * padded);
+    constexpr int64_t lanes = 8;  // every width is a multiple of it, or half of it
+    // G g along an axis: g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2.
+    const auto filter = [](const double* g, int64_t from_step, double* to, int64_t to_step) {
+        for (int64_t l = 0; l < lanes; ++l) {
+            const double a = g[l], b = g[from_step * lanes + l], c = g[2 * from_step * lanes + l];
+            to[l] = a;
+            to[to_step * lanes + l] = (a + b + c) / 2;
+            to[2 * to_step * lanes + l] = (a - b + c) / 2;
+            to[3 * to_step * lanes + l] = c;
+        }
+    };
+    int64_t column = 0;
+    for (int b = 0; b < blocks.count; ++b) {
+        const int64_t width = blocks.width[b];
         for (int64_t i = 0; i < kernel.in; ++i) {
-            const float* taps = weight + (o * kernel.in + i) * 27;
-            double x[9][4], y[3][4][4], z[4][4][4];
-            const auto filter = [](double a, double b, double c, double* to, int64_t step) {
-                to[0] = a;
-                to[step] = (a + b + c) / 2;
-                to[2 * step] = (a - b + c) / 2;
-                to[3 * step] = c;
-            };
-            for (int k = 0; k < 9; ++k) filter(taps[3 * k], taps[3 * k + 1], taps[3 * k + 2], x[k], 1);
-            for (int k = 0; k < 3; ++k)
-                for (int c = 0; c < 4; ++c) filter(x[3 * k][c], x[3 * k + 1][c], x[3 * k + 2][c], &y[k][0][c], 4);
-            for (int c = 0; c < 16; ++c) filter((&y[0][0][0])[c], (&y[1][0][0])[c], (&y[2][0][0])[c], &z[0][0][0] + c, 16);
+            // Pieces of block_channels channels, of blocks of columns each.
             const int64_t first = i / block_channels * block_channels;
             const int64_t some = std::min<int64_t>(block_channels, kernel.in - first);
-            const int64_t at = first * padded + some * starts[o] + (i - first) * widths[o] + (o - starts[o]);
-            for (int64_t k = 0; k < 64; ++k) found[k * kernel.in * padded + at] = static_cast<float>((&z[0][0][0])[k]);
+            for (int64_t part = 0; part < width; part += lanes) {
+                const int64_t many = std::min(lanes, width - part);
+                double taps[27 * lanes] = {}, x[36 * lanes], y[48 * lanes], z[64 * lanes];
+                for (int64_t l = 0; l < std::min(many, kernel.out - column - part); ++l)
+                    for (int64_t k = 0; k < 27; ++k)
+                        taps[k * lanes + l] = weight[((column + part + l) * kernel.in + i) * 27 + k];
+                for (int k = 0; k < 9; ++k) filter(taps + 3 * k * lanes, 1, x + 4 * k * lanes, 1);
+                for (int k = 0; k < 3; ++k)
+                    for (int c = 0; c < 4; ++c) filter(x + (12 * k + c) * lanes, 4, y + (16 * k + c) * lanes, 4);
+                for (int c = 0; c < 16; ++c) filter(y + c * lanes, 16, z + c * lanes, 16);
+                float* to = made.data() + first * padded + some * column + (i - first) * width + part;
+                for (int64_t k = 0; k < 64; ++k)
+                    for (int64_t l = 0; l < many; ++l) to[k * kernel.in * padded + l] = static_cast<float>(z[k * lanes + l]);
+            }
         }
+        column += width;
+    }
     return made;
 }
 
 int64_t block_scratch(const KernelShape& kernel, const Blocks& blocks) {
-    return 64 * (blocks_together * (std::min<int64_t>(kernel.in, block_channels) + blocks.padded()) + 32);
+    const int64_t values = std::min<int64_t>(kernel.in, block_channels) * blocks_together + 16;
+    const int64_t products = blocks.padded() * blocks_together + 16;
+    return 16 * (values + products) + 8 * blocks.padded() * blocks_together;
 }
 
-void describe_blocks(const int32_t* nodes, int64_t count, const int32_t* children, StageSize size, const int32_t* table,
+void describe_blocks(const int32_t* nodes, int64_t count, int64_t available, const int32_t* children, StageSize size, const int32_t* table,
                      int32_t* patches, int32_t* rows) {
     const auto& sources = patch_sources();
     const auto outside = static_cast<int32_t>(size.rows + size.tree_rows);
+    constexpr int64_t ahead = 6;
     for (int64_t b = 0; b < count; ++b) {
+#if defined(__clang__) || defined(__GNUC__)
+        if (b + ahead < available) {
+            const int32_t* later = children + 8 * static_cast<int64_t>(nodes[b + ahead]);
+            for (int child = 0; child < 8; ++child)
+                if (later[child] < size.rows) {
+                    __builtin_prefetch(table + 27 * static_cast<int64_t>(later[child]));
+                    __builtin_prefetch(table + 27 * static_cast<int64_t>(later[child]) + 16);
+                }
+        }
+#endif
         const int32_t* here = children + 8 * static_cast<int64_t>(nodes[b]);
         int mask = 0;
         const int32_t* taps[8];

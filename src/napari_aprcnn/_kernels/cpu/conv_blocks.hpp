@@ -40,13 +40,12 @@ bool fits_blocks(const KernelShape& kernel);
 // Weights of a depth as `convolve_blocks` takes them.
 AlignedFloats block_weights(const float* weight, const KernelShape& kernel, const Blocks& blocks);
 
-// Blocks that are computed together (a multiple of every tile: more would not stay in the second cache with the weights), and
-// the floats that this needs.
-constexpr int64_t blocks_together = 12;
+// Floats that blocks_together blocks need.
 int64_t block_scratch(const KernelShape& kernel, const Blocks& blocks);
 
-// patches [count][64] and rows [count][8] of blocks; -1 where a row is not of the segment.
-void describe_blocks(const int32_t* nodes, int64_t count, const int32_t* children, StageSize size, const int32_t* table,
+// patches [count][64] and rows [count][8] of blocks; -1 where a row is not of the segment. What `available` more nodes need of
+// the table is fetched ahead.
+void describe_blocks(const int32_t* nodes, int64_t count, int64_t available, const int32_t* children, StageSize size, const int32_t* table,
                      int32_t* patches, int32_t* rows);
 
 }  // namespace aprcnn

@@ -149,7 +149,7 @@ void conv_forward(const float* features, const float* tree, StageSize size, cons
             std::vector<int32_t> patches(64 * together), rows(8 * together);
             for (int64_t block = task.first; block < task.last; block += together) {
                 const int64_t count = std::min(together, task.last - block);
-                describe_blocks(task.nodes + block, count, children, size, table, patches.data(), rows.data());
+                describe_blocks(task.nodes + block, count, task.last - block, children, size, table, patches.data(), rows.data());
                 conv.blocks(from, patches.data(), rows.data(), count, blocks, filters.at(task.depth).data(), padded.data(),
                             kernel.out, out, room.data());
             }
