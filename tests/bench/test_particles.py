@@ -36,10 +36,10 @@ def test_the_worker_measures_everything():
 def test_goals_are_judged():
     one = {
         "prr": 10.0, "particles": 1, "dense_forward_s": 9.5, "forward_s": 1.0, "bfloat16_s": 0.5,
-        "dense_backward_s": 17.0, "backward_s": 2.0,
+        "dense_backward_s": 17.0, "backward_s": 2.0, "learning_s": 1.0,
     }  # fmt: skip
     (row,) = conv_rows("16 -> 16", 0.9, [one])
     assert row[4:8] == (9.5, 0.95, 0.9, True)
-    assert row[9:12] == (2.0, pytest.approx(0.85), True)
-    (row,) = conv_rows("16 -> 16", 0.9, [{**one, "forward_s": 1.2, "backward_s": 3.0}])
-    assert (row[7], row[11]) == (False, False)
+    assert row[8:13] == (1.0, 2.0, 2.0, pytest.approx(0.85), True)
+    (row,) = conv_rows("16 -> 16", 0.9, [{**one, "forward_s": 1.2, "learning_s": 1.3, "backward_s": 3.0}])
+    assert (row[7], row[12]) == (False, False)

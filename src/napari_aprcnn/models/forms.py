@@ -15,6 +15,7 @@ __all__ = ["choose_form", "choose_form_for", "expected_seconds", "stage_rows"]
 # Seconds on two threads, measured (docs/volumes.md): of a multiply-add, and of an output value that is normalised,
 # rectified and carried along.
 _PARTICLES = (1.05e-11, 1.1e-9)
+_FILTERED = (4.8e-12, 2.1e-9)  # kernels 3 x 3 x 3 of 16 channels and more (decision 13)
 _VOXELS = (1.0e-11, 2.2e-9)
 
 
@@ -53,7 +54,10 @@ def expected_seconds(config: VolumeNetConfig, shape: Sequence[int], rows: Sequen
         cells = 1
         for n in shape:
             cells *= -(-n // (1 << spec.stage))
-        count, (product, value) = (rows[spec.stage], _PARTICLES) if spec.particles else (cells, _VOXELS)
+        count, cost = (rows[spec.stage], _PARTICLES) if spec.particles else (cells, _VOXELS)
+        if spec.particles and spec.taps == 27 and min(spec.inside, spec.outside) >= 16 and spec.inside % 8 == 0:
+            cost = _FILTERED
+        product, value = cost
         seconds += count * spec.outside * (spec.taps * spec.inside * product + value)
     return seconds
 
