@@ -52,7 +52,7 @@ __all__ = [
 # of the network. A voxel of a network without particles is a row without tables.
 FIXED_BYTES, VOXEL_BYTES, TABLE_BYTES, CHANNEL_BYTES = 15_000_000, 12, 190, 32
 TYPICAL_PRR, DENSE_PRR = 4.0, 2.0  # what an estimate assumes, and what blocks must fit the memory at
-SECONDS_PER_ROW, SECONDS_PER_VOXEL = 2.2e-6, 2.5e-7
+SECONDS_PER_ROW, SECONDS_PER_VOXEL = 1.15e-6, 1.3e-7
 LEAST_CORE = 32
 SCALE_PLANES = 24
 # Seconds that runs of a model took, over those that were expected; by model and device.
