@@ -107,14 +107,19 @@ class VolumeNet(nn.Module):
                 if stage == config.hybrid:
                     x = self.reconstruct(x)
             x = block(x)
-            skips.append(x)
+            if config.out_stage <= stage < config.depth:
+                skips.append(x)
         for stage in reversed(range(config.out_stage, config.depth)):
-            skip = skips[stage]
-            if isinstance(skip, ParticleTensor) and isinstance(x, Tensor):
-                x = self.sample(x, skip.stage.coarser())
-            x = self.upsample(self.narrow[str(stage)](x), skip)
-            x = self.decoder[str(stage)](concatenate([skip, x]))
+            x = self._merged(x, skips, stage)  # here nothing else is left that holds the skip
+            x = self.decoder[str(stage)](x)
         return self._head_on(x)
+
+    def _merged(self, x: Features, skips: list[Features], stage: int) -> Any:
+        """Take the last skip, and what comes from below upsampled to it, as one."""
+        skip = skips.pop()
+        if isinstance(skip, ParticleTensor) and isinstance(x, Tensor):
+            x = self.sample(x, skip.stage.coarser())
+        return concatenate([skip, self.upsample(self.narrow[str(stage)](x), skip)])
 
     def _head_on(self, x: Features) -> Features:
         found: Features = self.head(x)

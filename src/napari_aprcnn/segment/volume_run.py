@@ -50,7 +50,7 @@ __all__ = [
 
 # Bytes at the peak, measured: of the run; of a voxel; of a row of the finest stage for its tables, and for each channel
 # of the network. A voxel of a network without particles is a row without tables.
-FIXED_BYTES, VOXEL_BYTES, TABLE_BYTES, CHANNEL_BYTES = 15_000_000, 12, 190, 32
+FIXED_BYTES, VOXEL_BYTES, TABLE_BYTES, CHANNEL_BYTES = 15_000_000, 12, 190, 25
 TYPICAL_PRR, DENSE_PRR = 4.0, 2.0  # what an estimate assumes, and what blocks must fit the memory at
 SECONDS_PER_ROW, SECONDS_PER_VOXEL = 1.15e-6, 1.3e-7
 LEAST_CORE = 32
