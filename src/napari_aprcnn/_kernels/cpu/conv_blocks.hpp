@@ -43,8 +43,8 @@ AlignedFloats block_weights(const float* weight, const KernelShape& kernel, cons
 // Floats that blocks_together blocks need.
 int64_t block_scratch(const KernelShape& kernel, const Blocks& blocks);
 
-// patches [count][64] and rows [count][8] of blocks; -1 where a row is not of the segment. What `available` more nodes need of
-// the table is fetched ahead.
+// patches [count][64] and rows [count][8] of blocks; -1 where a child is no row. There are `available` nodes, of which those behind
+// the first `count` have their part of the table fetched ahead.
 void describe_blocks(const int32_t* nodes, int64_t count, int64_t available, const int32_t* children, StageSize size, const int32_t* table,
                      int32_t* patches, int32_t* rows);
 
