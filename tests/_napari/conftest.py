@@ -61,6 +61,7 @@ def opened(viewer):
 
 @pytest.fixture
 def watched():
+    """A model for volumes whose calls are noted."""
     from volume_model_tools import Watched
 
     return Watched()

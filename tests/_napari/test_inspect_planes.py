@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import dask.array as da
 import numpy as np
 import pytest
-from inspect_tools import open_model, scene
+from inspect_tools import scene
 
 from napari_aprcnn._napari.inspect_ortho import OrthoModel, arrange
-
-
-@pytest.fixture
-def opened(viewer):
-    """`opened(labels, image)` gives the model of a viewer with both, measured; its messages are in `told`."""
-    models = []
-    yield partial(open_model, viewer, models)
-    for model in models:
-        model.close()
 
 
 def test_planes_follow_the_sliders_and_move_them(viewer, opened):

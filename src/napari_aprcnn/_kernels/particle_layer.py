@@ -49,8 +49,7 @@ def particle_conv(
         [T + 1, in], the means that it looked at.
     """
     tree = fill_tree(x, children, node_ranges)
-    below = children if filtered else None
-    return convolve(x, tree, weight, bias, neighbours, segments, slabs, cells, below), tree
+    return convolve(x, tree, weight, bias, neighbours, segments, children if filtered else None), tree
 
 
 @particle_conv.register_fake

@@ -181,16 +181,9 @@ fill_tree.register_autograd(_fill_tree_backward, setup_context=_fill_tree_contex
 
 # --- convolution --------------------------------------------------------------------------------------------
 def convolve(
-    x: Tensor,
-    tree: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    neighbours: Tensor,
-    segments: Tensor,
-    slabs: Tensor,
-    cells: Tensor | None = None,
+    x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, segments: Tensor,
     children: Tensor | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Compute `gather_conv`, without a gradient; with ``children``, by minimal filtering where that pays."""
     kernel = on_gpu("gather_conv", x, tree)
     if kernel is not None:
@@ -247,7 +240,7 @@ def gather_conv(
     torch.Tensor
         [R, out], dtype of ``x``.
     """
-    return convolve(x, tree, weight, bias, neighbours, segments, slabs, cells)
+    return convolve(x, tree, weight, bias, neighbours, segments)
 
 
 @gather_conv.register_fake
