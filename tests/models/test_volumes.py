@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
@@ -236,3 +238,27 @@ def test_narrow_convolutions_take_the_fast_path(monkeypatch):
     for inside in (1, 2, 8, 9, 16):
         VoxelConv(inside, 2, 3, padding=1)(torch.zeros(1, inside, 3, 3, 3))
     assert seen == [1, 9, 9, 9, 16]
+
+
+@pytest.mark.parametrize("stages", [0, None])
+def test_skips_are_let_go_of_as_they_are_used(stages):
+    """When a block of the decoder runs, nothing holds what the encoder kept for it any more, or what lies below."""
+    config = VolumeNetConfig(channels=4, depth=2, particle_stages=stages, filter_banks=1)
+    net = VolumeNet(config).double().eval()
+    kept: list[weakref.ref] = []
+    alive: dict[int, int] = {}
+
+    def features(x):
+        return x.features if isinstance(x, nn.ParticleTensor) else x
+
+    for block in net.encoder:
+        block.register_forward_hook(lambda _block, _args, out: kept.append(weakref.ref(features(out))))
+    for stage, block in net.decoder.items():
+        count = lambda _block, _args, stage=stage: alive.update({int(stage): sum(ref() is not None for ref in kept)})  # noqa: E731
+        block.register_forward_pre_hook(count)
+    tree = finest_tree((8, 8, 8))
+    x = torch.zeros(1, 1, 8, 8, 8, dtype=torch.float64) if stages == 0 else rows_of(tree)
+    with torch.inference_mode():
+        net(x)
+    assert len(kept) == 3
+    assert alive == {1: 1, 0: 0}
