@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from napari_aprcnn import nn
+from napari_aprcnn._kernels.dispatch import extension
 from napari_aprcnn.errors import ConfigError, ImageError, StageError, WeightsError
 from napari_aprcnn.models.volume_config import VolumeNetConfig, describe, halo, multiply_adds, receptive_radius
 from napari_aprcnn.models.volume_layers import VoxelConv
@@ -240,10 +241,10 @@ def test_narrow_convolutions_take_the_fast_path(monkeypatch):
     assert seen == [1, 9, 9, 9, 16]
 
 
-@pytest.mark.parametrize("stages", [0, None])
-def test_skips_are_let_go_of_as_they_are_used(stages):
-    """When a block of the decoder runs, nothing holds what the encoder kept for it any more, or what lies below."""
-    config = VolumeNetConfig(channels=4, depth=2, particle_stages=stages, filter_banks=1)
+@pytest.mark.parametrize(("stages", "block"), [(0, "plain"), (None, "plain"), (None, "residual")])
+def test_skips_are_let_go_of_as_they_are_used(stages, block):
+    """The last step of a block of the decoder finds alive what stages above it still need, and nothing else."""
+    config = VolumeNetConfig(channels=4, depth=2, particle_stages=stages, filter_banks=1, block=block)
     net = VolumeNet(config).double().eval()
     kept: list[weakref.ref] = []
     alive: dict[int, int] = {}
@@ -251,14 +252,32 @@ def test_skips_are_let_go_of_as_they_are_used(stages):
     def features(x):
         return x.features if isinstance(x, nn.ParticleTensor) else x
 
-    for block in net.encoder:
-        block.register_forward_hook(lambda _block, _args, out: kept.append(weakref.ref(features(out))))
-    for stage, block in net.decoder.items():
+    for encoder in net.encoder:
+        last = encoder.steps()[-1]
+        last.register_forward_hook(lambda _block, _args, out: kept.append(weakref.ref(features(out))))
+    for stage, decoder in net.decoder.items():
         count = lambda _block, _args, stage=stage: alive.update({int(stage): sum(ref() is not None for ref in kept)})  # noqa: E731
-        block.register_forward_pre_hook(count)
+        decoder.steps()[-1].register_forward_pre_hook(count)
     tree = finest_tree((8, 8, 8))
     x = torch.zeros(1, 1, 8, 8, 8, dtype=torch.float64) if stages == 0 else rows_of(tree)
     with torch.inference_mode():
         net(x)
     assert len(kept) == 3
     assert alive == {1: 1, 0: 0}
+
+
+@pytest.mark.skipif(extension() is None, reason="no compiled kernels")
+def test_inference_neither_joins_nor_copies(monkeypatch):
+    """On particles: no concatenation, no upsampled features, no neighbour tables of cubes."""
+    torch.manual_seed(0)
+    net = VolumeNet(VolumeNetConfig(channels=8, depth=2, filter_banks=1)).eval()
+    x = nn.ParticleTensor.from_trees(finest_tree((16, 16, 16)), torch.rand(16**3))
+    expected = net(x).features.detach()
+    x.stage.forest.release()
+    monkeypatch.setattr(nn.SkipPair, "joined", None)
+    with torch.inference_mode():
+        found = net(x).features
+    assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
+    tables = {name for depth in range(3) for name, _ in x.stage.forest.stage(depth)._tables}
+    assert ("neighbours", (3, 3, 3)) not in tables
+    assert {"patches", "places_in_coarser"} <= tables

@@ -263,3 +263,28 @@ def test_backward_reads_gradients_of_any_layout(kernels):
     strided, packed = (group_norm_back(g, x, starts, mean, rstd, None, None, True) for g in (grad, grad.contiguous()))
     for a, b in zip(strided, packed, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8, 17, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("relu", [True, False])
+def test_used_up_features_are_overwritten_where_nothing_learns(kernels, channels, dtype, relu):
+    """The same bits, in the same memory where that is possible; a training leaves its features alone."""
+    stage = nn.Forest([random_tree((17, 22, 19), 3, 0.2), random_tree((16, 16, 16), 4, 0.1)]).stage(0)
+    batch = nn.BatchNorm(channels, relu=relu)
+    with torch.no_grad():
+        batch.running_mean.normal_()
+        batch.running_var.uniform_(0.5, 2)
+    for norm in (nn.GroupNorm(1, channels, relu=relu).eval(), batch.eval()):
+        x = nn.ParticleTensor(random_features(stage, channels, dtype=dtype), stage)
+        kept = x.features.clone()
+        with torch.no_grad():
+            expected = norm(x).features
+            assert torch.equal(x.features, kept)
+        assert torch.equal(norm(x, used_up=True).features.detach(), expected)  # parameters learn
+        assert torch.equal(x.features, kept)
+        with torch.no_grad():
+            found = norm(x, used_up=True).features
+        assert torch.equal(found, expected)
+        compiled = kernels not in ("python", "reference") and dtype != torch.float64
+        assert (found.data_ptr() == x.features.data_ptr()) == compiled

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from napari_aprcnn._kernels.dispatch import extension
 
-__all__ = ["NAMESPACE", "array", "compiled_for", "half_products_for", "operator", "raw_half", "threads", "wide"]
+__all__ = [
+    "NAMESPACE",
+    "array",
+    "compiled_for",
+    "half_products_for",
+    "is_plain",
+    "operator",
+    "raw_half",
+    "threads",
+    "wide",
+]
 
 NAMESPACE = "napari_aprcnn"
 _HALF = (torch.float16, torch.bfloat16)
@@ -41,7 +51,7 @@ class Operator:
         self.__module__ = function.__module__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or not _is_plain((*args, *kwargs.values())):
+        if torch.compiler.is_compiling() or not is_plain((*args, *kwargs.values())):
             return self._overload(*args, **kwargs)
         return self._function(*args, **kwargs)
 
@@ -49,7 +59,7 @@ class Operator:
         return getattr(self._definition, name)
 
 
-def _is_plain(args: tuple[Any, ...]) -> bool:
+def is_plain(args: tuple[Any, ...]) -> bool:
     """Whether a call has nothing to do but to compute."""
     if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
         return False

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from napari_aprcnn._kernels import reference_norms as reference
 from napari_aprcnn._kernels.dispatch import extension
-from napari_aprcnn._kernels.operators import array, operator, raw_half, threads
+from napari_aprcnn._kernels.operators import array, is_plain, operator, raw_half, threads
 from napari_aprcnn._kernels.reference_norms import statistics_dtype
 
-__all__ = ["group_norm", "group_norm_back", "scale_shift", "scale_shift_back"]
+__all__ = ["group_norm", "group_norm_back", "group_norm_over", "scale_shift", "scale_shift_back", "scale_shift_over"]
 
 
 def _compiled(x: Tensor) -> Any:
@@ -90,11 +90,37 @@ def group_norm(
         return reference.group_norm(x, item_rows, groups, weight, bias, eps, relu)
     features = _known(x)
     out = features.new_empty(features.shape)
-    mean = features.new_empty((item_rows.shape[0] - 1, groups), dtype=torch.float64)
-    rstd = torch.empty_like(mean)
-    given = (_memory(features), array(item_rows), groups, _parameter(weight), _parameter(bias), eps, relu)
-    module.group_norm(*given, _memory(out), mean.numpy(), rstd.numpy(), threads())
+    mean, rstd = _normalise(module, features, out, item_rows, groups, weight, bias, eps, relu)
     return out.to(x.dtype), mean, rstd
+
+
+def _normalise(
+    module: Any, x: Tensor, out: Tensor, item_rows: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None,
+    eps: float, relu: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    mean = x.new_empty((item_rows.shape[0] - 1, groups), dtype=torch.float64)
+    rstd = torch.empty_like(mean)
+    given = (_memory(x), array(item_rows), groups, _parameter(weight), _parameter(bias), eps, relu)
+    module.group_norm(*given, _memory(out), mean.numpy(), rstd.numpy(), threads())
+    return mean, rstd
+
+
+def _can_overwrite(x: Tensor, *parameters: Tensor | None) -> bool:
+    known = x.dtype in (torch.float32, torch.bfloat16) and x.is_contiguous()
+    return known and not torch.compiler.is_compiling() and is_plain((x, *parameters))
+
+
+def group_norm_over(
+    x: Tensor, item_rows: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float, relu: bool
+) -> Tensor:
+    """Compute `group_norm` of features that are used up: written over them where nothing learns."""
+    module = _compiled(x) if _can_overwrite(x, weight, bias) else None
+    if module is None:
+        out: Tensor = group_norm(x, item_rows, groups, weight, bias, eps, relu)[0]
+        return out
+    _check(x, item_rows, groups)
+    _normalise(module, x, x, item_rows, groups, weight, bias, eps, relu)
+    return x
 
 
 @group_norm.register_fake
@@ -189,6 +215,17 @@ def scale_shift(x: Tensor, centre: Tensor, scale: Tensor, shift: Tensor, relu: b
     parameters = (_parameter(centre), _parameter(scale), _parameter(shift))
     module.scale_shift(_memory(features), *parameters, relu, _memory(out), threads())
     return out.to(x.dtype)
+
+
+def scale_shift_over(x: Tensor, centre: Tensor, scale: Tensor, shift: Tensor, relu: bool) -> Tensor:
+    """Compute `scale_shift` of features that are used up: written over them where nothing learns."""
+    module = _compiled(x) if _can_overwrite(x, centre, scale, shift) else None
+    if module is None:
+        out: Tensor = scale_shift(x, centre, scale, shift, relu)
+        return out
+    parameters = (_parameter(centre), _parameter(scale), _parameter(shift))
+    module.scale_shift(_memory(x), *parameters, relu, _memory(x), threads())
+    return x
 
 
 @scale_shift.register_fake

@@ -17,6 +17,12 @@ slabs : int64 [Q, 5], on the CPU
     Phase, task, first row, last row + 1, depth: rows whose taps' gradients may be added at the same time.
 children : int32 [T, 8]
     Extended index of the children of every tree row; R + T where there is none.
+patches : int32 [B, 64]
+    What lies around the blocks of siblings, which are the tree rows with a feature row among their children: positions
+    -1 to 2 along z, y, x from the first child, z outermost. The taps of the kernel 3 x 3 x 3 of all rows of a block are
+    among them; R + T where no row has such a tap.
+places : int32 [R + T + 1]
+    Extended index in the next coarser stage of what every extended index becomes there.
 node_ranges : int64 [Q, 2], on the CPU
     Tree rows that can be filled together, children before parents.
 pool_children : int32 [M, 8]
@@ -181,10 +187,9 @@ fill_tree.register_autograd(_fill_tree_backward, setup_context=_fill_tree_contex
 
 # --- convolution --------------------------------------------------------------------------------------------
 def convolve(
-    x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, segments: Tensor,
-    children: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Compute `gather_conv`, without a gradient; with ``children``, by minimal filtering where that pays."""
+    x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor, segments: Tensor
+) -> Tensor:
+    """Compute `gather_conv`, without a gradient."""
     kernel = on_gpu("gather_conv", x, tree)
     if kernel is not None:
         found: Tensor = kernel(x, tree, weight, bias, neighbours, segments)
@@ -203,8 +208,7 @@ def convolve(
         out = x.new_empty((x.shape[0], weight.shape[1]))
         added = None if bias is None else array(bias)
         arrays = (array(x), array(tree), array(weight), added, array(neighbours), array(segments))
-        below = None if children is None else array(children)
-        module.conv_forward(*arrays, out.numpy(), threads(), below)
+        module.conv_forward(*arrays, out.numpy(), threads())
         return out.to(dtype)
     return reference.conv(x, tree, weight, bias, neighbours, segments).to(dtype)
 

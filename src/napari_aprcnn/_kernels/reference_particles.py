@@ -112,6 +112,19 @@ def conv(x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, neighbour
     return out if bias is None else out + bias
 
 
+def patch_taps(patches: Tensor, children: Tensor, rows: int) -> Tensor:
+    """Neighbours [rows, 27] of the kernel 3 x 3 x 3 from the patches of blocks [blocks, 64]."""
+    is_row = children < rows
+    blocks = children[is_row.any(dim=1)].long()
+    around = patches.view(-1, 4, 4, 4)
+    table = patches.new_empty((rows, 27))
+    for child in range(8):
+        z, y, x = child // 4, child // 2 % 2, child % 2
+        here = blocks[:, child] < rows
+        table[blocks[here, child]] = around[here, z : z + 3, y : y + 3, x : x + 3].reshape(-1, 27)
+    return table
+
+
 def conv_input(
     grad: Tensor, weight: Tensor, neighbours: Tensor, segments: Tensor, tree_rows: int
 ) -> tuple[Tensor, Tensor]:

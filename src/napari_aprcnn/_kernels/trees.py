@@ -100,6 +100,19 @@ class TreeTables:
         else:
             self._handle.children(finest, *places, out, default_threads(threads))
 
+    def patches(
+        self, finest: int, places: Shape, rows: int, children: NDArray[np.int32], *, threads: int | None = None
+    ) -> NDArray[np.int32]:
+        """Extended indices around every block of siblings, int32 [blocks, 64]."""
+        if extension() is None:
+            taps = np.empty((rows, 27), np.int32)
+            self.neighbours(finest, (3, 3, 3), places, taps)
+            return reference_tree.patches(taps, children, range(places[0], places[0] + rows), places[2])
+        given = (finest, *places, children)
+        out = np.empty((self._handle.patches(*given, None, default_threads(threads)), 64), np.int32)
+        self._handle.patches(*given, out, default_threads(threads))
+        return out
+
     def cells(self, finest: int, out: NDArray[np.int32], *, threads: int | None = None) -> None:
         """Fill ``out`` [rows, 4] with z, y, x and the shift to the finest level."""
         if extension() is None:

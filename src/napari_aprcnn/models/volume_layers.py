@@ -12,7 +12,17 @@ from napari_aprcnn import nn as particle
 from napari_aprcnn.models.volume_config import LayerSpec
 from napari_aprcnn.nn import ParticleTensor
 
-__all__ = ["ConvBlock", "DoubleBlock", "Features", "MaxPool", "Upsample", "VoxelConv", "concatenate", "convolution"]
+__all__ = [
+    "ConvBlock",
+    "DoubleBlock",
+    "Features",
+    "MaxPool",
+    "Upsample",
+    "VoxelConv",
+    "concatenate",
+    "convolution",
+    "skip_pair",
+]
 
 Features = Tensor | ParticleTensor
 """[batch, channels, z, y, x], or the rows of a stage."""
@@ -50,6 +60,7 @@ class VoxelConv(nn.Conv3d):
 
 
 _FAST_CHANNELS = 9
+_OverwritingNorm = particle.BatchNorm | particle.GroupNorm
 
 
 def _norm(kind: str, spec: LayerSpec, *, relu: bool) -> nn.Module:
@@ -82,7 +93,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """Run."""
-        x = self.norm(self.conv(x))
+        x = self.conv(x)
+        x = self.norm(x, used_up=True) if isinstance(self.norm, _OverwritingNorm) else self.norm(x)
         return relu(x) if self.activate else x
 
 
@@ -114,6 +126,10 @@ class DoubleBlock(nn.Module):
         self.second = ConvBlock(second, norm, activate=not residual)
         self.shortcut = None if shortcut is None else ConvBlock(shortcut, norm, activate=False)
         self.residual = residual
+
+    def steps(self) -> tuple[nn.Module, ...]:
+        """What to run one after the other: who does holds no input longer than its step looks at it."""
+        return (self,) if self.residual else (self.first, self.second)
 
     def forward(self, x: Any) -> Any:
         """Run."""
@@ -155,6 +171,13 @@ class Upsample(nn.Module):
             if x.shape[axis] != like.shape[axis]:
                 x = x.repeat_interleave(2, dim=axis).narrow(axis, 0, like.shape[axis])
         return x
+
+
+def skip_pair(skip: Any, below: Any, *, residual: bool) -> Any:
+    """What a block of the decoder, residual or not, takes for the skip and what comes from below, upsampled to it."""
+    if isinstance(skip, ParticleTensor) and not residual:
+        return particle.SkipPair(skip, below)
+    return concatenate([skip, Upsample()(below, skip)])
 
 
 def concatenate(parts: list[Any]) -> Any:

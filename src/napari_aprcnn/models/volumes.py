@@ -6,7 +6,7 @@ APR-CNN, section 5 and supplementary figure 9; one class, driven by `VolumeNetCo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,9 @@ from napari_aprcnn.models.volume_layers import (
     DoubleBlock,
     Features,
     MaxPool,
-    Upsample,
     concatenate,
     convolution,
+    skip_pair,
 )
 from napari_aprcnn.nn import ParticleTensor, Reconstruct, Sample
 
@@ -75,7 +75,7 @@ class VolumeNet(nn.Module):
         self.narrow = nn.ModuleDict({str(s): ConvBlock(specs[f"narrow.{s}.conv"], config.norm) for s in stages})
         self.decoder = nn.ModuleDict({str(s): double(f"decoder.{s}") for s in stages})
         self.head = _Head(specs, config.norm)
-        self.pool, self.upsample = MaxPool(), Upsample()
+        self.pool = MaxPool()
         self.reconstruct, self.sample = Reconstruct(), Sample()
 
     def forward(self, x: Features) -> Features:
@@ -106,20 +106,23 @@ class VolumeNet(nn.Module):
                 x = self.pool(x)
                 if stage == config.hybrid:
                     x = self.reconstruct(x)
-            x = block(x)
+            for step in cast("DoubleBlock", block).steps():
+                x = step(x)
             if config.out_stage <= stage < config.depth:
                 skips.append(x)
         for stage in reversed(range(config.out_stage, config.depth)):
             x = self._merged(x, skips, stage)  # here nothing else is left that holds the skip
-            x = self.decoder[str(stage)](x)
+            for step in cast("DoubleBlock", self.decoder[str(stage)]).steps():
+                x = step(x)
         return self._head_on(x)
 
     def _merged(self, x: Features, skips: list[Features], stage: int) -> Any:
-        """Take the last skip, and what comes from below upsampled to it, as one."""
+        """Take the last skip, and what comes from below, as one."""
         skip = skips.pop()
         if isinstance(skip, ParticleTensor) and isinstance(x, Tensor):
             x = self.sample(x, skip.stage.coarser())
-        return concatenate([skip, self.upsample(self.narrow[str(stage)](x), skip)])
+        block = cast("DoubleBlock", self.decoder[str(stage)])
+        return skip_pair(skip, self.narrow[str(stage)](x), residual=block.residual)
 
     def _head_on(self, x: Features) -> Features:
         found: Features = self.head(x)

@@ -20,7 +20,7 @@ from __future__ import annotations
 from napari_aprcnn.nn.activations import ELU, GELU, Dropout, Features, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus
 from napari_aprcnn.nn.conv import APRConv
 from napari_aprcnn.nn.norms import BatchNorm, GroupNorm, InstanceNorm
-from napari_aprcnn.nn.pooling import APRMaxPool, APRUpsample
+from napari_aprcnn.nn.pooling import APRMaxPool, APRUpsample, SkipPair
 from napari_aprcnn.nn.stage import Forest, Stage
 from napari_aprcnn.nn.tensor import ParticleTensor, concatenate
 from napari_aprcnn.nn.voxels import Reconstruct, Sample
@@ -44,6 +44,7 @@ __all__ = [
     "Sample",
     "SiLU",
     "Sigmoid",
+    "SkipPair",
     "Softplus",
     "Stage",
     "concatenate",

@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from napari_aprcnn._kernels.particle_layer import particle_conv
+from napari_aprcnn._kernels.operators import compiled_for
+from napari_aprcnn._kernels.particle_layer import particle_conv, patch_conv
 from napari_aprcnn._kernels.particles import gather_conv, restrict_filters
 from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.nn.pooling import SkipPair
 from napari_aprcnn.nn.tensor import ParticleTensor
 
 __all__ = ["APRConv"]
@@ -94,19 +96,22 @@ class APRConv(nn.Module):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: ParticleTensor) -> ParticleTensor:
+    def forward(self, x: ParticleTensor | SkipPair) -> ParticleTensor:
         """Convolve.
 
         Parameters
         ----------
         x
-            [rows, in_channels].
+            [rows, in_channels]; or a pair that is to be concatenated, which costs nothing where nothing learns.
 
         Returns
         -------
         ParticleTensor
             [rows, out_channels], of the same stage; in the autocast dtype under `torch.autocast`.
         """
+        if self._by_patches(x):
+            return self._infer(x)
+        x = x.joined() if isinstance(x, SkipPair) else x
         stage, features = x.stage, x.features
         weight: Tensor = self.weight
         bias: Tensor | None = self.bias
@@ -125,12 +130,27 @@ class APRConv(nn.Module):
             out = gather_conv(features, outside, kernels, bias, *tables)
         else:
             children = stage.children(features.device)
-            # Where nothing learns, fewer products; a training keeps the sums that its gradient is of.
-            learns = torch.is_grad_enabled() and any(
-                t is not None and t.requires_grad for t in (features, weight, bias)
-            )
-            out, _ = particle_conv(features, kernels, bias, children, stage.node_ranges(), *tables, not learns)
+            out, _ = particle_conv(features, kernels, bias, children, stage.node_ranges(), *tables)
         return x.with_features(out)
+
+    def _by_patches(self, x: ParticleTensor | SkipPair) -> bool:
+        """Whether the kernels for inference fit; a training keeps the sums that its gradient is of."""
+        used = [p.features for p in ((x.fine, x.coarse) if isinstance(x, SkipPair) else (x,))]
+        used += [self.weight] if self.bias is None else [self.weight, self.bias]
+        learns = torch.is_grad_enabled() and any(t.requires_grad for t in used)
+        fits = self.kernel_size == (3, 3, 3) and not torch.is_autocast_enabled(used[0].device.type)
+        return fits and not learns and compiled_for(*used) is not None
+
+    def _infer(self, x: ParticleTensor | SkipPair) -> ParticleTensor:
+        fine = x.fine if isinstance(x, SkipPair) else x
+        stage = fine.stage
+        more: tuple[Tensor, ...] = ()
+        if isinstance(x, SkipPair):
+            coarse = x.coarse.stage
+            more = (x.coarse.features, coarse.children(), coarse.node_ranges(), stage.places_in_coarser())
+        kernels = restrict_filters(self.weight, stage.depths)
+        tables = (stage.children(), stage.node_ranges(), stage.patches(), stage.segments())
+        return fine.with_features(patch_conv(fine.features, kernels, self.bias, *tables, *more))
 
     def extra_repr(self) -> str:
         """Parameters, as torch prints them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from napari_aprcnn._kernels.particle_norms import group_norm, scale_shift
+from napari_aprcnn._kernels.particle_norms import group_norm, group_norm_over, scale_shift, scale_shift_over
 from napari_aprcnn.errors import ConfigError, StageError
 from napari_aprcnn.nn.tensor import ParticleTensor
 
@@ -49,8 +49,15 @@ class BatchNorm(nn.BatchNorm1d):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         self.relu = relu
 
-    def forward(self, x: ParticleTensor) -> ParticleTensor:  # type: ignore[override]
+    def forward(self, x: ParticleTensor, *, used_up: bool = False) -> ParticleTensor:  # type: ignore[override]
         """Normalise.
+
+        Parameters
+        ----------
+        x
+            [rows, channels].
+        used_up
+            Whether nobody looks at `x` again: where nothing learns, its memory then takes the result.
 
         Raises
         ------
@@ -61,7 +68,7 @@ class BatchNorm(nn.BatchNorm1d):
         """
         _check_channels(x, self.num_features)
         if not self.training and self.running_mean is not None and self.running_var is not None:
-            return x.with_features(self._with_running(x.features, self.running_mean, self.running_var))
+            return x.with_features(self._with_running(x.features, self.running_mean, self.running_var, used_up))
         rows = x.features.shape[0]
         if rows == 1:
             raise StageError(
@@ -76,11 +83,11 @@ class BatchNorm(nn.BatchNorm1d):
                 self._track(mean[0], rstd[0], rows)
         return x.with_features(out)
 
-    def _with_running(self, features: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    def _with_running(self, features: Tensor, mean: Tensor, variance: Tensor, used_up: bool) -> Tensor:
         scale = torch.rsqrt(variance + self.eps)
         scale = scale if self.weight is None else scale * self.weight
         shift = torch.zeros_like(scale) if self.bias is None else self.bias
-        out: Tensor = scale_shift(features, mean, scale, shift, self.relu)
+        out: Tensor = (scale_shift_over if used_up else scale_shift)(features, mean, scale, shift, self.relu)
         return out
 
     def _track(self, mean: Tensor, rstd: Tensor, rows: int) -> None:
@@ -159,8 +166,15 @@ class GroupNorm(nn.Module):
             nn.init.ones_(self.weight)
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: ParticleTensor) -> ParticleTensor:
+    def forward(self, x: ParticleTensor, *, used_up: bool = False) -> ParticleTensor:
         """Normalise.
+
+        Parameters
+        ----------
+        x
+            [rows, channels].
+        used_up
+            Whether nobody looks at `x` again: where nothing learns, its memory then takes the result.
 
         Raises
         ------
@@ -169,6 +183,8 @@ class GroupNorm(nn.Module):
         """
         _check_channels(x, self.num_channels)
         settings = (self.num_groups, self.weight, self.bias, self.eps, self.relu)
+        if used_up:
+            return x.with_features(group_norm_over(x.features, x.stage.item_starts(), *settings))
         return x.with_features(group_norm(x.features, x.stage.item_starts(), *settings)[0])
 
     def extra_repr(self) -> str:

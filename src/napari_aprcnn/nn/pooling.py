@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import nn
 
 from napari_aprcnn._kernels.particle_stages import pool, upsample
 from napari_aprcnn.errors import StageError
-from napari_aprcnn.nn.tensor import ParticleTensor
+from napari_aprcnn.nn.tensor import ParticleTensor, concatenate
 
-__all__ = ["APRMaxPool", "APRUpsample"]
+__all__ = ["APRMaxPool", "APRUpsample", "SkipPair"]
 
 
 class APRMaxPool(nn.Module):
@@ -58,3 +60,40 @@ class APRUpsample(nn.Module):
             raise StageError("got features of stage 0, which has no finer one; expected them after a pooling")
         fine = x.stage.finer()
         return ParticleTensor(upsample(x.features, fine.pool_children(x.device), fine.pool_ranges(), fine.rows), fine)
+
+
+@dataclass(frozen=True, eq=False)
+class SkipPair:
+    """A skip connection that is not made yet: features, and those of the next coarser stage to be upsampled to them.
+
+    What `APRConv` takes for their concatenation. For inference it needs neither copy.
+
+    Attributes
+    ----------
+    fine, coarse
+        The first channels and the last ones.
+
+    Raises
+    ------
+    StageError
+        If `coarse` is not of the stage after `fine`.
+    """
+
+    fine: ParticleTensor
+    coarse: ParticleTensor
+
+    def __post_init__(self) -> None:
+        if self.fine.stage.coarser() is not self.coarse.stage:
+            raise StageError(
+                f"got features of {self.fine.stage} and {self.coarse.stage}, expected a stage and the next coarser one "
+                "of the same trees"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels of both."""
+        return self.fine.channels + self.coarse.channels
+
+    def joined(self) -> ParticleTensor:
+        """Upsample and concatenate."""
+        return concatenate([self.fine, APRUpsample()(self.coarse)])

@@ -169,6 +169,40 @@ class Stage:
 
         return self._table(("neighbours", kernel), build, device)
 
+    def patches(self) -> Tensor:
+        """Extended indices around every block of siblings; int32 [blocks, 64]."""
+
+        def build() -> Tensor:
+            below, parts = self.children().numpy(), []
+            for item, places, rows, nodes in self._places():
+                tables, count = self.forest.trees[item].tables, rows.stop - rows.start
+                parts.append(tables.patches(self.finest[item], places, count, below[nodes]))
+            return torch.from_numpy(np.concatenate(parts) if len(parts) > 1 else parts[0])
+
+        return self._table("patches", build)
+
+    def places_in_coarser(self) -> Tensor:
+        """What every extended index becomes in the coarser stage; int32 [rows + tree rows + 1]."""
+
+        def build() -> Tensor:
+            coarse = self.coarser()
+            rows, nodes = np.empty(self.rows, np.int32), np.empty(self.tree_rows + 1, np.int32)
+            nodes[-1] = coarse.rows + coarse.tree_rows
+            children, tree_row, coarse_row = self.pool_children().numpy(), 0, coarse.rows
+            ranges = zip(self.pool_ranges().tolist(), coarse.item_tree_rows, strict=True)
+            for (first, pooled, copied, first_node, count), kept in ranges:
+                rows[first : first + copied] = np.arange(pooled, pooled + copied)
+                became = np.arange(pooled + copied, pooled + copied + count, dtype=np.int32)
+                each = children[first_node : first_node + count]
+                there = each < self.rows
+                rows[each[there]] = np.broadcast_to(became[:, None], each.shape)[there]
+                nodes[tree_row : tree_row + kept] = np.arange(coarse_row, coarse_row + kept)
+                nodes[tree_row + kept : tree_row + kept + count] = became
+                tree_row, coarse_row = tree_row + kept + count, coarse_row + kept
+            return torch.from_numpy(np.concatenate([rows, nodes]))
+
+        return self._table("places_in_coarser", build)
+
     def children(self, device: torch.device | None = None) -> Tensor:
         """Extended index of the children of every tree row; int32 [tree rows, 8]."""
 

@@ -57,52 +57,96 @@ PoolTable pool_table(const Table& children, const Longs& ranges, int64_t rows) {
     return {children.data(), ranges.data(), rows_of(ranges), rows, rows_of(children)};
 }
 
-// A forward convolution of features of type T; the bias is float32. `children`, or None, is for kernels that make use of it.
+// float32 values of a parameter, or null.
+const float* optional_bias(const nb::object& bias, Floats& held, int64_t size) {
+    if (bias.is_none()) return nullptr;
+    held = nb::cast<Floats>(bias);
+    same_size(held.size(), size, "the bias does not fit the weight");
+    return held.data();
+}
+
+// A forward convolution of features of type T; the bias is float32.
 template <class T, class Work>
 void bind_forward(nb::module_& m, const char* name, Work work) {
     m.def(name, [work](const Array<const T>& features, const Array<const T>& tree, const Array<const T>& weight,
-                       nb::object bias, const Table& table, const Longs& segments, const Array<T>& out, int threads,
-                       nb::object children) {
+                       nb::object bias, const Table& table, const Longs& segments, const Array<T>& out, int threads) {
         const KernelShape kernel = kernel_shape(weight, table);
         const StageSize size{rows_of(features), rows_of(tree) - 1};
         same_size(features.size(), size.rows * kernel.in, "features do not fit the weight");
         same_size(tree.size(), (size.tree_rows + 1) * kernel.in, "the tree does not fit the weight");
         same_size(table.size(), size.rows * kernel.taps, "the table does not fit the features");
         same_size(out.size(), size.rows * kernel.out, "out does not fit the features");
-        const float* added = nullptr;
         Floats given;
-        if (!bias.is_none()) {
-            given = nb::cast<Floats>(bias);
-            same_size(given.size(), kernel.out, "the bias does not fit the weight");
-            added = given.data();
-        }
-        const int32_t* below = nullptr;
-        Table held;
-        if (!children.is_none()) {
-            held = nb::cast<Table>(children);
-            if (columns_of(held) != 8) throw std::invalid_argument("expected children [tree rows, 8]");
-            same_size(rows_of(held), size.tree_rows, "the children do not fit the tree");
-            const bool cube = weight.shape(3) == 3 && weight.shape(4) == 3 && weight.shape(5) == 3;
-            if (cube) below = held.data();
-        }
+        const float* added = optional_bias(bias, given, kernel.out);
         const nb::gil_scoped_release released;
-        work(features.data(), tree.data(), size, weight.data(), kernel, added, table.data(), segments_of(segments), below,
-             out.data(), threads);
+        work(features.data(), tree.data(), size, weight.data(), kernel, added, table.data(), segments_of(segments), out.data(),
+             threads);
     }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "table"_a.noconvert(),
-          "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a, "children"_a.none() = nb::none());
+          "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+}
+
+// A second source of channels and where the stage's rows lie in it, or None for all three.
+struct SecondSource {
+    Floats features, tree;
+    Table places;
+    SecondSource(const nb::object& given_features, const nb::object& given_tree, const nb::object& given_places) {
+        if (given_features.is_none()) return;
+        features = nb::cast<Floats>(given_features, false);
+        tree = nb::cast<Floats>(given_tree, false);
+        places = nb::cast<Table>(given_places, false);
+    }
+    ConvSource source(StageSize stage) const {
+        const StageSize size{rows_of(features), rows_of(tree) - 1};
+        const int64_t channels = columns_of(features);
+        same_size(tree.size(), (size.tree_rows + 1) * channels, "the second tree does not fit its features");
+        same_size(places.size(), stage.rows + stage.tree_rows + 1, "the places are not those of the stage");
+        const int32_t* at = places.data();
+        for (size_t i = 0; i < places.size(); ++i)
+            if (at[i] < 0 || at[i] > size.rows + size.tree_rows) throw std::invalid_argument("a place is none of the second source");
+        return {features.data(), tree.data(), size, channels, at};
+    }
+};
+
+void bind_patches(nb::module_& m) {
+    m.def("conv_patches", [](const Floats& features, const Floats& tree, const Floats& weight, nb::object bias, const Table& patches,
+                             const Table& children, const Longs& segments, const Array<float>& out, int threads,
+                             nb::object second, nb::object second_tree, nb::object places) {
+        if (weight.ndim() != 6 || weight.shape(3) != 3 || weight.shape(4) != 3 || weight.shape(5) != 3)
+            throw std::invalid_argument("expected a weight [depths, out, in, 3, 3, 3]");
+        const auto extent = [&](size_t axis) { return static_cast<int64_t>(weight.shape(axis)); };
+        const KernelShape kernel{extent(2), extent(1), 27, extent(0)};
+        const StageSize size{rows_of(features), rows_of(tree) - 1};
+        const SecondSource held(second, second_tree, places);
+        std::vector<ConvSource> sources{{features.data(), tree.data(), size, columns_of(features), nullptr}};
+        if (held.features.is_valid()) sources.push_back(held.source(size));
+        int64_t channels = 0;
+        for (const ConvSource& source : sources) channels += source.channels;
+        same_size(channels, kernel.in, "features do not fit the weight");
+        same_size(tree.size(), (size.tree_rows + 1) * sources[0].channels, "the tree does not fit the features");
+        same_size(out.size(), size.rows * kernel.out, "out does not fit the features");
+        if (columns_of(patches) != 64 || columns_of(children) != 8) throw std::invalid_argument("expected patches [n, 64], children [n, 8]");
+        same_size(rows_of(children), size.tree_rows, "the children do not fit the tree");
+        Floats given;
+        const float* added = optional_bias(bias, given, kernel.out);
+        const nb::gil_scoped_release released;
+        conv_patches(sources.data(), static_cast<int>(sources.size()), size, weight.data(), kernel, added, patches.data(),
+                     rows_of(patches), children.data(), segments_of(segments), out.data(), threads);
+    }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "patches"_a.noconvert(),
+          "children"_a.noconvert(), "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a, "second"_a.none() = nb::none(),
+          "second_tree"_a.none() = nb::none(), "places"_a.none() = nb::none());
 }
 
 void bind_conv(nb::module_& m) {
     m.def("conv_instruction_set", [] { return std::string(conv_table().name); });
 
     bind_forward<float>(m, "conv_forward", conv_forward);
+    bind_patches(m);
 
     m.def("has_bf16_products", [] { return has_bf16_products(); });
 
     bind_forward<uint16_t>(m, "conv_forward_bf16", [](const uint16_t* features, const uint16_t* tree, StageSize size,
                                                       const uint16_t* weight, KernelShape kernel, const float* bias,
-                                                      const int32_t* table, Segments segments, const int32_t*, uint16_t* out,
-                                                      int threads) {
+                                                      const int32_t* table, Segments segments, uint16_t* out, int threads) {
         conv_forward_bf16(features, tree, size, weight, kernel, bias, table, segments, out, threads);
     });
 

@@ -124,6 +124,18 @@ void bind_tree(nb::module_& m) {
             const nb::gil_scoped_release released;
             children_table(stage, out.data(), threads);
         }, "finest"_a, "feature_base"_a, "tree_base"_a, "outside"_a, "out"_a.noconvert(), "threads"_a)
+        .def("patches", [](const TreeHandle& self, int64_t finest, int64_t feature_base, int64_t tree_base, int64_t outside,
+                           const Array<const int32_t>& children, nb::object out, int threads) {
+            const Stage stage = stage_of(self, finest, feature_base, tree_base, outside);
+            same_size(children.size(), stage.tree_rows() * 8, "the children do not fit the stage");
+            Array<int32_t> held;
+            if (!out.is_none()) {
+                held = nb::cast<Array<int32_t>>(out, false);
+                same_size(held.size(), patch_table(stage, children.data(), nullptr, threads) * 64, "out does not fit the stage");
+            }
+            const nb::gil_scoped_release released;
+            return patch_table(stage, children.data(), held.is_valid() ? held.data() : nullptr, threads);
+        }, "finest"_a, "feature_base"_a, "tree_base"_a, "outside"_a, "children"_a.noconvert(), "out"_a.none(), "threads"_a)
         .def("cells", [](const TreeHandle& self, int64_t finest, const Array<int32_t>& out, int threads) {
             const Stage stage = stage_of(self, finest, 0, 0, 0);
             same_size(out.size(), stage.rows() * 4, "out does not fit the stage");

@@ -50,10 +50,10 @@ struct ConvTable {
     // out[row][0..columns) = bias + sum over taps and channels, rows first..last-1; bias is padded.
     void (*forward)(const Rows2& from, const Taps& taps, const Blocks& blocks, const float* weights, const float* bias,
                     int64_t columns, int64_t first, int64_t last, float* out);
-    // The same of blocks of 2 x 2 x 2 rows: patches [count][64] extended indices, rows [count][8] or -1; weights
-    // [64][channels in pieces of block_channels][blocks][channel][width]. See conv_blocks.hpp.
-    void (*blocks)(const Rows2& from, const int32_t* patches, const int32_t* rows, int64_t count, const Blocks& blocks,
-                   const float* weights, const float* bias, int64_t columns, float* out, float* scratch);
+    // The same of blocks of 2 x 2 x 2 rows whose channels come from one or two sources: patches [count][64] extended indices for
+    // each, rows [count][8] or -1; weights [64][pieces of channels][blocks][channel][width]. See conv_blocks.hpp.
+    void (*blocks)(const Rows2* from, int sources, const int32_t* const* patches, const int32_t* rows, int64_t count,
+                   const Blocks& blocks, const float* weights, const float* bias, int64_t columns, float* out, float* scratch);
     // grad_features / grad_tree += the transposed product; nothing else may write to what these rows' taps reach.
     void (*input)(const float* grad, int64_t grad_channels, const Taps& taps, const Blocks& blocks, const float* weights,
                   int64_t rows, int64_t tree_rows, int64_t channels, int64_t first, int64_t last, float* grad_features,

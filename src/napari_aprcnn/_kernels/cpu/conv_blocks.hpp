@@ -24,28 +24,35 @@ class AlignedFloats {
     std::vector<CacheLine> lines_;
 };
 
-// Siblings of a level that are worth computing together.
+// Siblings of a level: which blocks, and the rows of `children` that they are.
 struct BlockList {
-    std::vector<int32_t> nodes;  // rows of `children`
-    bool used = false;
+    std::vector<int32_t> blocks, nodes;
+    bool filtered = false;  // worth minimal filtering
 };
 
-// children [tree_rows][8], the extended indices of the children of every tree row: the blocks of each segment. A segment is used
-// where minimal filtering pays: its blocks are many and nearly full. That depends on the tree and the segment alone.
+// children [tree_rows][8], the extended indices of the children of every tree row: the blocks of each segment. A block is a tree
+// row with a feature row among its children; they are numbered in order. A segment is filtered where that pays: its blocks are
+// many and nearly full. That depends on the tree and the segment alone.
 std::vector<BlockList> list_blocks(const int32_t* children, StageSize size, const Segments& segments);
 
-// Whether such a convolution can be made of blocks.
-bool fits_blocks(const KernelShape& kernel);
+// Input channels that lie in one source, or in two of which the first has `split`.
+struct Inside {
+    int64_t channels, split;
+    // A piece of channels from one source that are summed at once; false behind the last.
+    struct Piece {
+        int64_t first = 0, some = 0, from = 0;  // first channel of all, how many, first channel in its source
+        int source = 0;
+    };
+    bool next(Piece& piece) const;
+};
 
-// Weights of a depth as `convolve_blocks` takes them.
-AlignedFloats block_weights(const float* weight, const KernelShape& kernel, const Blocks& blocks);
+// Whether such a convolution can be filtered.
+bool fits_blocks(const KernelShape& kernel, Inside inside);
+
+// Weights of a depth as `ConvTable::blocks` takes them.
+AlignedFloats block_weights(const float* weight, const KernelShape& kernel, Inside inside, const Blocks& blocks);
 
 // Floats that blocks_together blocks need.
 int64_t block_scratch(const KernelShape& kernel, const Blocks& blocks);
-
-// patches [count][64] and rows [count][8] of blocks; -1 where a child is no row. There are `available` nodes, of which those behind
-// the first `count` have their part of the table fetched ahead.
-void describe_blocks(const int32_t* nodes, int64_t count, int64_t available, const int32_t* children, StageSize size, const int32_t* table,
-                     int32_t* patches, int32_t* rows);
 
 }  // namespace aprcnn

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "conv.hpp"
-#include "conv_blocks.hpp"
+#include "conv_packed.hpp"
 #include "hot.hpp"
 #include "norms.hpp"
 #include "parallel.hpp"
@@ -51,63 +51,17 @@ const NormsTable& norms_table() {
 namespace {
 
 struct Task {
-    int64_t first, last, depth;  // rows, or blocks
-    const int32_t* nodes;        // whose children the blocks are
+    int64_t first, last, depth;
 };
-
-// Depths that some rows use, each with its packed weights.
-class Packed {
-  public:
-    // Transposed: columns are the input channels, as the gradient of the input needs them.
-    Packed(const float* weight, KernelShape kernel, const Blocks& blocks, bool transposed)
-        : weight_(weight), kernel_(kernel), blocks_(blocks), transposed_(transposed) {}
-
-    void prepare(int64_t depth) {
-        if (depth < 0 || depth >= kernel_.depths) throw std::invalid_argument("a segment is deeper than the weights");
-        if (made_.count(depth) != 0) return;
-        const int64_t columns = transposed_ ? kernel_.in : kernel_.out, sums = transposed_ ? kernel_.out : kernel_.in;
-        std::vector<float>& to = made_[depth];
-        to.assign(blocks_.padded() * kernel_.taps * sums, 0.0f);
-        const float* from = weight_ + depth * kernel_.out * kernel_.in * kernel_.taps;
-        int64_t column = 0, at = 0;
-        for (int b = 0; b < blocks_.count; ++b) {
-            const int64_t width = blocks_.width[b];
-            for (int64_t k = 0; k < kernel_.taps; ++k)
-                for (int64_t i = 0; i < sums; ++i, at += width)
-                    for (int64_t c = 0; c < std::min(width, columns - column); ++c) {
-                        const int64_t o = transposed_ ? i : column + c, n = transposed_ ? column + c : i;
-                        to[at + c] = from[(o * kernel_.in + n) * kernel_.taps + k];
-                    }
-            column += width;
-        }
-    }
-    const float* at(int64_t depth) const { return made_.at(depth).data(); }
-
-  private:
-    const float* weight_;
-    KernelShape kernel_;
-    const Blocks& blocks_;
-    bool transposed_;
-    std::map<int64_t, std::vector<float>> made_;
-};
-
-void cut_columns(const ConvTable& table, int64_t columns, Blocks& blocks) {
-    if (columns > 8192) throw std::invalid_argument("more than 8192 channels");
-    table.cut(columns, blocks);
-}
 
 }  // namespace
 
 void conv_forward(const float* features, const float* tree, StageSize size, const float* weight, KernelShape kernel,
-                  const float* bias, const int32_t* table, Segments segments, const int32_t* children, float* out, int threads) {
+                  const float* bias, const int32_t* table, Segments segments, float* out, int threads) {
     const ConvTable& conv = conv_table();
     Blocks blocks;
     cut_columns(conv, kernel.out, blocks);
     Packed packed(weight, kernel, blocks, false);
-    std::vector<BlockList> lists(segments.count);
-    if (children != nullptr && fits_blocks(kernel)) lists = list_blocks(children, size, segments);
-    std::map<int64_t, AlignedFloats> filters;  // of the depths with blocks
-    constexpr int64_t together = blocks_together;
     std::vector<float> padded(blocks.padded(), 0.0f);
     if (bias != nullptr) std::copy(bias, bias + kernel.out, padded.begin());
     Rows2 from(features, tree, size.rows, kernel.in);
@@ -124,37 +78,12 @@ void conv_forward(const float* features, const float* tree, StageSize size, cons
         const int64_t first = segments.data[3 * s], last = segments.data[3 * s + 1], depth = segments.data[3 * s + 2];
         if (first < 0 || last > size.rows) throw std::invalid_argument("a segment reaches outside the rows");
         if (depth < 0 || depth >= kernel.depths) throw std::invalid_argument("a segment is deeper than the weights");
-        if (lists[s].used) {
-            if (filters.count(depth) == 0) filters[depth];
-            const auto number = static_cast<int64_t>(lists[s].nodes.size());
-            for (int64_t block = 0; block < number; block += 8 * together)
-                tasks.push_back({block, std::min(number, block + 8 * together), depth, lists[s].nodes.data()});
-            continue;
-        }
         if (first < last) packed.prepare(depth);
-        for (int64_t row = first; row < last; row += run) tasks.push_back({row, std::min(last, row + run), depth, nullptr});
+        for (int64_t row = first; row < last; row += run) tasks.push_back({row, std::min(last, row + run), depth});
     }
-    std::vector<int64_t> depths;
-    for (const auto& one : filters) depths.push_back(one.first);
-    parallel_for(static_cast<int64_t>(depths.size()), threads, [&](int64_t i, int, const StopFlag&) {
-        filters.at(depths[i]) = block_weights(weight + depths[i] * kernel.out * kernel.in * kernel.taps, kernel, blocks);
-    });
     const Taps taps{table, kernel.taps};
-    std::vector<AlignedFloats> rooms(std::max(threads, 1) + 1);
-    parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int worker, const StopFlag&) {
+    parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int, const StopFlag&) {
         const Task& task = tasks[t];
-        if (task.nodes != nullptr) {
-            AlignedFloats& room = rooms.at(worker);
-            room.resize(block_scratch(kernel, blocks));
-            std::vector<int32_t> patches(64 * together), rows(8 * together);
-            for (int64_t block = task.first; block < task.last; block += together) {
-                const int64_t count = std::min(together, task.last - block);
-                describe_blocks(task.nodes + block, count, task.last - block, children, size, table, patches.data(), rows.data());
-                conv.blocks(from, patches.data(), rows.data(), count, blocks, filters.at(task.depth).data(), padded.data(),
-                            kernel.out, out, room.data());
-            }
-            return;
-        }
         conv.forward(from, taps, blocks, packed.at(task.depth), padded.data(), kernel.out, task.first, task.last, out);
     });
 }

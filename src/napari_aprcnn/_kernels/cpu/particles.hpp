@@ -22,10 +22,23 @@ struct Segments {
 };
 
 // weight [depths][out][in][taps]; bias [out] or null; tree [tree_rows + 1][in] with a last row of zeros.
-// children [tree_rows][8], or null: with them, rows that lie in blocks of a kernel 3 x 3 x 3 take minimal filtering, a third of
-// the products and other roundings.
 void conv_forward(const float* features, const float* tree, StageSize size, const float* weight, KernelShape kernel,
-                  const float* bias, const int32_t* table, Segments segments, const int32_t* children, float* out, int threads);
+                  const float* bias, const int32_t* table, Segments segments, float* out, int threads);
+
+// Where input channels come from: features [rows][channels] and tree [tree_rows + 1][channels] of a stage; places
+// [rows + tree_rows + 1] of the stage that is convolved: the extended index here of each of its own, or null for the same stage.
+struct ConvSource {
+    const float *features, *tree;
+    StageSize size;
+    int64_t channels;
+    const int32_t* places;
+};
+
+// The same with a kernel 3 x 3 x 3 for features of one or two sources, whose channels follow one another. Rows that lie in full
+// blocks take minimal filtering, a third of the products and other roundings. patches [block_count][64]; children [tree_rows][8].
+void conv_patches(const ConvSource* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
+                  const float* bias, const int32_t* patches, int64_t block_count, const int32_t* children, Segments segments,
+                  float* out, int threads);
 
 // slabs [count][5]: phase, task, first row, last row + 1, depth. Phases run one after the other, and so do the slabs of one
 // task; tasks of one phase never touch the same rows. So sums are made in one order, whatever the number of threads.

@@ -1,6 +1,7 @@
 #include "tables.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -44,17 +45,19 @@ void spread_row(const Stage& stage, int64_t level, int64_t z, int64_t y, int32_t
 // The rows around one row, written out and kept while the row moves along y.
 class Window {
   public:
-    Window(const Stage& stage, int64_t level, const int64_t* kernel)
-        : stage_(stage), level_(level), half_z_(kernel[0] / 2), half_y_(kernel[1] / 2), half_x_(kernel[2] / 2),
-          nz_(stage.tree->dim(0, level)), ny_(stage.tree->dim(1, level)),
-          width_(stage.tree->dim(2, level) + 2 * half_x_), slots_y_(kernel[1]),
-          buffer_(kernel[0] * kernel[1] * width_, static_cast<int32_t>(stage.places.outside)),
-          empty_(width_, static_cast<int32_t>(stage.places.outside)), holds_(kernel[0] * kernel[1], -1) {}
+    // From `before` cells before the row to `behind` cells behind it, along z and y; `beside` cells of "outside" at both ends.
+    Window(const Stage& stage, int64_t level, const int64_t* before, const int64_t* behind, int64_t beside)
+        : stage_(stage), level_(level), before_{before[0], before[1]}, behind_{behind[0], behind[1]}, beside_(beside),
+          nz_(stage.tree->dim(0, level)), ny_(stage.tree->dim(1, level)), width_(stage.tree->dim(2, level) + 2 * beside),
+          slots_y_(before[1] + behind[1] + 1),
+          buffer_((before[0] + behind[0] + 1) * slots_y_ * width_, static_cast<int32_t>(stage.places.outside)),
+          empty_(width_, static_cast<int32_t>(stage.places.outside)),
+          holds_((before[0] + behind[0] + 1) * slots_y_, -1) {}
 
-    // Pointers to position 0 - half_x of the rows around (z, y), in tap order.
+    // Pointers to position -beside of the rows around (z, y), in order.
     void around(int64_t z, int64_t y, const int32_t** rows) {
-        for (int64_t dz = -half_z_; dz <= half_z_; ++dz)
-            for (int64_t dy = -half_y_; dy <= half_y_; ++dy) *rows++ = row(z + dz, y + dy, dz + half_z_);
+        for (int64_t dz = -before_[0]; dz <= behind_[0]; ++dz)
+            for (int64_t dy = -before_[1]; dy <= behind_[1]; ++dy) *rows++ = row(z + dz, y + dy, dz + before_[0]);
     }
 
   private:
@@ -63,14 +66,14 @@ class Window {
         const int64_t slot = slot_z * slots_y_ + y % slots_y_;
         int32_t* data = buffer_.data() + slot * width_;
         if (holds_[slot] != z * ny_ + y) {
-            spread_row(stage_, level_, z, y, data + half_x_);
+            spread_row(stage_, level_, z, y, data + beside_);
             holds_[slot] = z * ny_ + y;
         }
         return data;
     }
 
     const Stage& stage_;
-    int64_t level_, half_z_, half_y_, half_x_, nz_, ny_, width_, slots_y_;
+    int64_t level_, before_[2], behind_[2], beside_, nz_, ny_, width_, slots_y_;
     std::vector<int32_t> buffer_, empty_;
     std::vector<int64_t> holds_;
 };
@@ -86,6 +89,22 @@ void write_taps(const int32_t* const* rows, int64_t lines, int64_t width, const 
     if (width == 3) return copy_taps<3>(rows, lines, width, x, count, out);
     if (width == 5) return copy_taps<5>(rows, lines, width, x, count, out);
     copy_taps<0>(rows, lines, width, x, count, out);
+}
+
+// For every set of children that are rows, which of the 64 positions around them are a neighbour of one.
+const std::array<std::array<bool, 64>, 256>& patch_sources() {
+    static const auto made = [] {
+        std::array<std::array<bool, 64>, 256> found{};
+        for (int mask = 0; mask < 256; ++mask)
+            for (int at = 0; at < 64; ++at)
+                for (int child = 0; child < 8; ++child) {
+                    const int z = at / 16 - child / 4, y = at / 4 % 4 - child / 2 % 2, x = at % 4 - child % 2;
+                    const bool reaches = z >= 0 && z < 3 && y >= 0 && y < 3 && x >= 0 && x < 3;
+                    found[mask][at] = found[mask][at] || (reaches && (mask >> child & 1) != 0);
+                }
+        return found;
+    }();
+    return made;
 }
 
 // Runs of rows of about the same number of cells, a few times more than threads.
@@ -106,7 +125,8 @@ void neighbour_table(const Stage& stage, const int64_t* kernel, int32_t* out, in
     for (int64_t level = 1; level <= stage.finest; ++level) {
         const int64_t ny = tree.dim(1, level);
         over_rows(tree.dim(0, level) * ny, threads, [&](int64_t first, int64_t last) {
-            Window window(stage, level, kernel);
+            const int64_t half[2] = {kernel[0] / 2, kernel[1] / 2};
+            Window window(stage, level, half, half, kernel[2] / 2);
             std::vector<const int32_t*> rows(lines);
             for (int64_t at = first; at < last; ++at) {
                 const int64_t r = tree.particles.level_rows[level] + at;
@@ -125,6 +145,48 @@ void neighbour_table(const Stage& stage, const int64_t* kernel, int32_t* out, in
             }
         });
     }
+}
+
+int64_t patch_table(const Stage& stage, const int32_t* children, int32_t* out, int threads) {
+    const Tree& tree = *stage.tree;
+    const int64_t nodes = stage.tree_rows();
+    const int64_t first_row = stage.places.feature_base, last_row = first_row + stage.rows();
+    const auto rows_of = [&](int64_t node) {
+        int mask = 0;
+        for (int child = 0; child < 8; ++child) {
+            const int32_t at = children[8 * node + child];
+            mask |= static_cast<int>(at >= first_row && at < last_row) << child;
+        }
+        return mask;
+    };
+    std::vector<int32_t> block(nodes + 1, 0);
+    for (int64_t node = 0; node < nodes; ++node) block[node + 1] = block[node] + (rows_of(node) != 0 ? 1 : 0);
+    if (out == nullptr) return block[nodes];
+    const auto& sources = patch_sources();
+    const int64_t before[2] = {1, 1}, behind[2] = {2, 2};
+    for (int64_t level = 0; level < stage.finest; ++level) {
+        const int64_t ny = tree.dim(1, level);
+        over_rows(tree.dim(0, level) * ny, threads, [&](int64_t first, int64_t last) {
+            Window window(stage, level + 1, before, behind, 2);
+            const int32_t* rows[16];
+            for (int64_t at = first; at < last; ++at) {
+                const int64_t r = tree.nodes.level_rows[level] + at;
+                const int64_t n = tree.nodes.offsets[r], end = tree.nodes.offsets[r + 1];
+                if (block[n] == block[end]) continue;
+                window.around(2 * (at / ny), 2 * (at % ny), rows);
+                for (int64_t i = n; i < end; ++i) {
+                    if (block[i] == block[i + 1]) continue;
+                    int32_t* to = out + static_cast<int64_t>(block[i]) * 64;
+                    const auto& found = sources[rows_of(i)];
+                    for (int line = 0; line < 16; ++line)
+                        std::memcpy(to + 4 * line, rows[line] + 2 * static_cast<int64_t>(tree.nodes.x[i]) + 1, 4 * sizeof(int32_t));
+                    for (int k = 0; k < 64; ++k)
+                        if (!found[k]) to[k] = static_cast<int32_t>(stage.places.outside);
+                }
+            }
+        });
+    }
+    return block[nodes];
 }
 
 void children_table(const Stage& stage, int32_t* out, int threads) {

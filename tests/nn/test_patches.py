@@ -1,0 +1,233 @@
+"""Convolution by patches of blocks, of one stage or two: inference computes what training does, to rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from layer_tools import assert_close, random_features
+
+from napari_aprcnn import nn
+from napari_aprcnn._kernels.dispatch import extension
+from napari_aprcnn._kernels.operators import array
+from napari_aprcnn._kernels.particle_layer import patch_conv
+from napari_aprcnn._kernels.particles import fill_tree
+from napari_aprcnn._kernels.reference_particles import patch_taps
+from napari_aprcnn._kernels.reference_tree import patches as expected_patches
+from napari_aprcnn.errors import StageError
+from trees import finest_tree, random_tree
+
+pytestmark = pytest.mark.usefixtures("kernels")
+
+CHANNELS = [(16, 16), (48, 16), (24, 40), (72, 17), (40, 100)]
+
+
+@pytest.fixture
+def stages():
+    """Full blocks and sparse ones, odd borders, levels with too few blocks, nodes that are rows."""
+    trees = [random_tree((30, 26, 37), 7, 0.3), random_tree((24, 41, 33), 8, 0.7), finest_tree((9, 10, 11))]
+    forest = nn.Forest(trees)
+    return [forest.stage(0), forest.stage(1)]
+
+
+def both_ways(conv, x):
+    with torch.no_grad():
+        filtered = conv(x).features
+    return filtered, conv(x).features.detach()
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_inference_is_training_to_rounding(stages, channels, bias):
+    torch.manual_seed(0)
+    conv = nn.APRConv(*channels, filter_banks=2, bias=bias)
+    for stage in stages:
+        filtered, direct = both_ways(conv, nn.ParticleTensor(random_features(stage, channels[0]), stage))
+        assert torch.isfinite(filtered).all()
+        assert_close(filtered, direct, 3e-6)
+
+
+def test_blocks_are_used(kernels, stages):
+    """Other roundings show that they are; few channels, other kernels and other dtypes stay as they were."""
+    torch.manual_seed(0)
+    stage = stages[0]
+    compiled = kernels not in ("python", "reference")
+    for channels, size, uses in [
+        ((16, 16), 3, compiled),
+        ((8, 8), 3, False),
+        ((16, 16), 5, False),
+        ((16, 16), 1, False),
+    ]:
+        conv = nn.APRConv(*channels, size)
+        filtered, direct = both_ways(conv, nn.ParticleTensor(random_features(stage, channels[0]), stage))
+        assert torch.equal(filtered, direct) != uses, (channels, size)
+    conv = nn.APRConv(16, 16).double()
+    x = nn.ParticleTensor(random_features(stage, 16, dtype=torch.float64), stage)
+    assert torch.equal(*both_ways(conv, x))
+
+
+def test_same_bits_for_any_threads_and_batch(kernels, stages):
+    """A block does not know its neighbours; a tree does not know the others of its batch."""
+    torch.manual_seed(0)
+    conv, stage = nn.APRConv(32, 32).eval(), stages[0]
+    x = random_features(stage, 32)
+    before, found = torch.get_num_threads(), []
+    compiled = kernels not in ("python", "reference")  # torch shares the reference's products as it likes
+    try:
+        for count in (1, 2, 3) if compiled else (2, 2, 2):
+            torch.set_num_threads(count)
+            with torch.inference_mode():
+                found.append(conv(nn.ParticleTensor(x, stage)).features)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    for item, tree in enumerate(stage.forest.trees):
+        rows = slice(stage.starts[item], stage.starts[item + 1])
+        alone = nn.Forest(tree).stage(0)
+        with torch.inference_mode():
+            single = conv(nn.ParticleTensor(x[rows].clone(), alone)).features
+        assert torch.equal(single, found[0][rows]) or not compiled
+
+
+def test_positions_that_no_row_needs_are_not_read(kernels, stages):
+    """Beside a block with rows missing lie cells that are none of its neighbours: infinite values there do no harm."""
+    if kernels in ("python", "reference"):
+        pytest.skip("the reference knows no blocks")
+    stage = stages[0]
+    torch.manual_seed(0)
+    conv = nn.APRConv(16, 16)
+    x = random_features(stage, 16)
+    table = stage.neighbours((3, 3, 3)).numpy()
+    children = stage.children().numpy()
+    full = children[(children < stage.rows).all(1)]
+    bad = int(full[len(full) // 2, 3])
+    x[bad] = torch.inf
+    touched = (table == bad).any(1)
+    node = stage.rows + np.flatnonzero((children == bad).any(1))
+    while len(node):  # its means are infinite, too
+        touched |= np.isin(table, node).any(1)
+        node = stage.rows + np.flatnonzero(np.isin(children, node).any(1))
+    with torch.no_grad():
+        found = conv(nn.ParticleTensor(x, stage)).features.numpy()
+    same_block = np.zeros(stage.rows + stage.tree_rows + 1, bool)
+    for block in children:
+        if touched[block[block < stage.rows]].any():
+            same_block[block] = True
+    assert np.isfinite(found[~same_block[: stage.rows]]).all()
+    assert not np.isfinite(found[bad]).any()
+
+
+def test_patches_hold_the_neighbours(stages):
+    """Every tap of every row is at its place in the patch of the row's block; what no row needs is outside."""
+    for stage in [*stages, stages[1].coarser()]:
+        neighbours, children, patches = stage.neighbours((3, 3, 3)), stage.children(), stage.patches()
+        assert torch.equal(patch_taps(patches, children, stage.rows), neighbours)
+        rows = range(stage.rows)
+        outside = stage.rows + stage.tree_rows
+        assert np.array_equal(expected_patches(neighbours.numpy(), children.numpy(), rows, outside), patches.numpy())
+
+
+def test_places_lead_to_the_upsampled_features(stages):
+    """What lies at a row's place is what upsampling gives the row, and its means give the tree's."""
+    for stage in stages:
+        coarse = nn.ParticleTensor(random_features(stage.coarser(), 3), stage.coarser())
+        means = fill_tree(coarse.features, coarse.stage.children(), coarse.stage.node_ranges())
+        found = torch.cat([coarse.features, means])[stage.places_in_coarser().long()]
+        fine = nn.APRUpsample()(coarse).features
+        assert torch.equal(found[: stage.rows], fine)
+        assert_close(found[stage.rows :], fill_tree(fine, stage.children(), stage.node_ranges()), 1e-6)
+
+
+@pytest.mark.parametrize("channels", [(16, 16, 16), (8, 40, 24), (3, 5, 8), (64, 32, 40), (1, 1, 2)])
+def test_a_pair_is_its_concatenation(stages, channels):
+    torch.manual_seed(0)
+    first, second, outside = channels
+    conv = nn.APRConv(first + second, outside, filter_banks=2)
+    for stage in stages:
+        fine = nn.ParticleTensor(random_features(stage, first), stage)
+        coarse = nn.ParticleTensor(random_features(stage.coarser(), second, 1), stage.coarser())
+        pair = nn.SkipPair(fine, coarse)
+        assert pair.channels == first + second
+        expected = conv(pair.joined()).features.detach()
+        with torch.no_grad():
+            assert_close(conv(pair).features, expected, 3e-6)
+        assert torch.equal(conv(pair).features.detach(), expected)  # a training joins
+
+
+def test_the_gradient_of_a_pair_is_that_of_its_concatenation(stages):
+    torch.manual_seed(0)
+    stage, conv = stages[0], nn.APRConv(5, 4)
+    found = []
+    for joined in (True, False):
+        fine, coarse = (random_features(s, c).requires_grad_() for s, c in ((stage, 2), (stage.coarser(), 3)))
+        pair = nn.SkipPair(nn.ParticleTensor(fine, stage), nn.ParticleTensor(coarse, stage.coarser()))
+        conv(pair.joined() if joined else pair).features.square().sum().backward()
+        found.append((fine.grad, coarse.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_pairs_of_other_stages_are_refused(stages):
+    fine = nn.ParticleTensor(random_features(stages[0], 2), stages[0])
+    with pytest.raises(StageError, match="next coarser"):
+        nn.SkipPair(fine, fine)
+
+
+def test_inference_without_a_compiler_takes_the_same_tables(kernels, stages):
+    """The operator in plain torch, which other dtypes get."""
+    torch.manual_seed(0)
+    stage = stages[0]
+    coarse = stage.coarser()
+    x, below = random_features(stage, 8, dtype=torch.float64), random_features(coarse, 8, 1, dtype=torch.float64)
+    weight = torch.randn(stage.depths, 16, 16, 3, 3, 3, dtype=torch.float64)
+    tables = (stage.children(), stage.node_ranges(), stage.patches(), stage.segments())
+    more = (coarse.children(), coarse.node_ranges(), stage.places_in_coarser())
+    expected = patch_conv(x, weight, None, *tables, below, *more)
+    found = patch_conv(x.float(), weight.float(), None, *tables, below.float(), *more)
+    assert_close(found, expected, 3e-6)
+
+
+def test_tables_that_do_not_fit_are_refused(kernels, stages):
+    module = extension()
+    if kernels in ("python", "reference") or module is None:
+        pytest.skip("no compiled kernels")
+    stage = stages[0]
+    x = random_features(stage, 16)
+    tree = fill_tree(x, stage.children(), stage.node_ranges())
+    weight, out = torch.zeros(stage.depths, 16, 16, 3, 3, 3), torch.empty(stage.rows, 16)
+    given = [*(array(t) for t in (x, tree, weight)), None, array(stage.patches()), array(stage.children())]
+    last = [array(stage.segments()), out.numpy(), 1]
+
+    def run(*, more=(), weight=weight, **changed):
+        arrays = list(given)
+        arrays[2] = array(weight)
+        for name, value in changed.items():
+            arrays[{"patches": 4, "children": 5}[name]] = value
+        module.conv_patches(*arrays, *last, *more)
+
+    children, patches = given[5], given[4]
+    with pytest.raises(ValueError, match="children do not fit"):
+        run(children=children[:-1].copy())
+    wrong = children.copy()
+    wrong[0, 0] = -1
+    with pytest.raises(ValueError, match="negative"):
+        run(children=wrong)
+    with pytest.raises(ValueError, match="patches are not those"):
+        run(patches=patches[:-1].copy())
+    with pytest.raises(ValueError, match="3, 3, 3"):
+        run(weight=torch.zeros(stage.depths, 16, 16, 1, 3, 3))
+    coarse = stage.coarser()
+    below = random_features(coarse, 4)
+    means = fill_tree(below, coarse.children(), coarse.node_ranges())
+    places = array(stage.places_in_coarser())
+    with pytest.raises(ValueError, match="features do not fit"):
+        run(more=(array(below), array(means), places))
+    wider = torch.zeros(stage.depths, 16, 20, 3, 3, 3)
+    with pytest.raises(ValueError, match="places are not those"):
+        run(more=(array(below), array(means), places[:-1].copy()), weight=wider)
+    far = places.copy()
+    far[3] = coarse.rows + coarse.tree_rows + 1
+    with pytest.raises(ValueError, match="none of the second source"):
+        run(more=(array(below), array(means), far), weight=wider)
+    run(more=(array(below), array(means), places), weight=wider)
+    run()
