@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from napari_aprcnn.errors import NotEnoughMemoryError
 from napari_aprcnn.models.volume_config import halo
 from napari_aprcnn.models.volume_inputs import InputScale, input_scale
+from napari_aprcnn.models.volume_memory import peak_row_bytes
 from napari_aprcnn.segment.blocks import Block, adopt, cut_blocks
 from napari_aprcnn.segment.memory import words_bytes
 from napari_aprcnn.segment.scale import Scale
@@ -22,6 +24,8 @@ from napari_aprcnn.segment.volume_heads import decode_stardist, decode_three_cla
 from napari_aprcnn.segment.volume_masks import VolumeOutputs, nearest, resized, volume_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from napari_aprcnn.apr.tree import ParticleTree
@@ -48,9 +52,8 @@ __all__ = [
     "row_bytes",
 ]
 
-# Bytes at the peak, measured: of the run; of a voxel; of a row of the finest stage for its tables, and for each channel
-# of the network. A voxel of a network without particles is a row without tables.
-FIXED_BYTES, VOXEL_BYTES, TABLE_BYTES, CHANNEL_BYTES = 15_000_000, 12, 190, 25
+# Bytes at the peak, measured: of the run, and of a voxel beside the network.
+FIXED_BYTES, VOXEL_BYTES = 15_000_000, 12
 TYPICAL_PRR, DENSE_PRR = 4.0, 2.0  # what an estimate assumes, and what blocks must fit the memory at
 SECONDS_PER_ROW, SECONDS_PER_VOXEL = 1.15e-6, 1.3e-7
 LEAST_CORE = 32
@@ -115,10 +118,10 @@ class VolumePlan:
     reduced: bool = False
 
 
-def row_bytes(config: VolumeNetConfig, options: VolumeConfig) -> float:
-    """Bytes at the peak of a row of the finest stage: a particle, or a voxel where no stage works on particles."""
-    tables = 0 if on_voxels(config, options) else TABLE_BYTES
-    return float(tables + CHANNEL_BYTES * config.channels)
+def row_bytes(config: VolumeNetConfig, options: VolumeConfig) -> Callable[[float], float]:
+    """Bytes at the peak of a row of the finest stage, a particle or a voxel, from the PRR."""
+    stages = config.particle_stages if options.particle_stages is None else options.particle_stages
+    return partial(peak_row_bytes, config.replace(particle_stages=stages))
 
 
 def plan_volume(
@@ -127,7 +130,7 @@ def plan_volume(
     n_times: int,
     margin: tuple[int, int, int],
     budget: int,
-    per_row: float,
+    per_row: Callable[[float], float],
     prr: float = DENSE_PRR,
     known_prr: float | None = None,
     zoom: float = 1.0,
@@ -143,7 +146,7 @@ def plan_volume(
     budget
         Bytes.
     per_row
-        Bytes of a row of the finest stage (`row_bytes`).
+        Bytes of a row of the finest stage, from the PRR (`row_bytes`).
     prr
         Voxels a particle that blocks are cut for; 1 for networks on voxels.
     known_prr
@@ -157,7 +160,7 @@ def plan_volume(
     NotEnoughMemoryError
         If not even small blocks fit.
     """
-    per_voxel = zoom**3 * (VOXEL_BYTES + per_row / prr)
+    per_voxel = zoom**3 * (VOXEL_BYTES + per_row(prr) / prr)
     lasting = FIXED_BYTES + 4 * math.prod(shape) * n_times
     parts = [1, 1, 1]
     while True:
@@ -179,7 +182,7 @@ def plan_volume(
     voxels = sum(math.prod(block.outer_shape) for block in blocks) * n_times * zoom**3
     true_prr = known_prr or prr
     seconds = voxels * (SECONDS_PER_VOXEL + SECONDS_PER_ROW / true_prr)
-    needed = lasting + math.prod(outer) * zoom**3 * (VOXEL_BYTES + per_row / true_prr)
+    needed = lasting + math.prod(outer) * zoom**3 * (VOXEL_BYTES + per_row(true_prr) / true_prr)
     return VolumePlan(blocks, int(needed), seconds, len(blocks) * n_times, max(outer), len(blocks) > 1)
 
 
