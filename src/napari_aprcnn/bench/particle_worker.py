@@ -118,17 +118,24 @@ def convolutions(
     return records
 
 
-def index_tables(*, edge: int, prr: float, repeats: int) -> Record:
-    """Time and memory of one stage's table of neighbours."""
+def index_tables(*, edge: int, prr: float, repeats: int) -> list[Record]:
+    """Time and memory of one stage's tables of a 3x3x3 kernel: neighbours for trainings, patches for inference."""
     tree = synthetic_tree(edge, prr)
     stage = nn.Forest(tree).stage(0)
+    kinds: list[tuple[str, Callable[[], Tensor]]] = [
+        ("neighbours", lambda: stage.neighbours((3, 3, 3))),
+        ("patches, with children", stage.patches),
+    ]
+    found = []
+    for name, make in kinds:
 
-    def build() -> None:
-        stage.release()
-        stage.neighbours((3, 3, 3))
+        def build(make: Callable[[], Tensor] = make) -> None:
+            stage.release()
+            make()
 
-    (seconds,) = _best(repeats, build)
-    return {"particles": len(tree), "seconds": seconds, "bytes": stage.table_bytes}
+        (seconds,) = _best(repeats, build)
+        found.append({"table": name, "particles": len(tree), "seconds": seconds, "bytes": stage.table_bytes})
+    return found
 
 
 def passes(*, edge: int, prr: float, channels: int, repeats: int) -> list[Record]:
