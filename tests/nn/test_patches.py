@@ -128,6 +128,25 @@ def test_patches_hold_the_neighbours(stages):
         assert np.array_equal(expected_patches(neighbours.numpy(), children.numpy(), rows, outside), patches.numpy())
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 7), (2, 3, 1), (5, 1, 9), (1, 17, 33), (3, 2, 2), (9, 8, 31)])
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_every_row_lies_in_a_block(shape, share):
+    """Thin and tiny images, all stages: blocks hold the rows of their segment, each once; patches hold their taps."""
+    forest = nn.Forest([random_tree(shape, 1, share), random_tree(shape, 2, share / 2)])
+    for depth in range(forest.deepest + 1):
+        stage = forest.stage(depth)
+        blocks, ranges, segments = (t().numpy() for t in (stage.blocks, stage.block_ranges, stage.segments))
+        below = stage.children().numpy()[blocks]
+        assert sorted(below[below < stage.rows]) == list(range(stage.rows))
+        assert ranges[0, 0] == 0
+        assert ranges[-1, 1] == len(blocks)
+        for (first, last, rows), (start, end, _) in zip(ranges, segments, strict=True):
+            own = below[first:last]
+            assert sorted(own[own < stage.rows]) == list(range(start, end))
+            assert rows == end - start
+        assert torch.equal(patch_taps(stage.patches(), stage.children(), stage.rows), stage.neighbours((3, 3, 3)))
+
+
 def test_places_lead_to_the_upsampled_features(stages):
     """What lies at a row's place is what upsampling gives the row, and its means give the tree's."""
     for stage in stages:
@@ -139,7 +158,7 @@ def test_places_lead_to_the_upsampled_features(stages):
         assert_close(found[stage.rows :], fill_tree(fine, stage.children(), stage.node_ranges()), 1e-6)
 
 
-@pytest.mark.parametrize("channels", [(16, 16, 16), (8, 40, 24), (3, 5, 8), (64, 32, 40), (1, 1, 2)])
+@pytest.mark.parametrize("channels", [(16, 16, 16), (8, 40, 24), (3, 5, 8), (32, 40, 17), (1, 1, 2)])
 def test_a_pair_is_its_concatenation(stages, channels):
     torch.manual_seed(0)
     first, second, outside = channels
@@ -180,7 +199,8 @@ def test_inference_without_a_compiler_takes_the_same_tables(kernels, stages):
     coarse = stage.coarser()
     x, below = random_features(stage, 8, dtype=torch.float64), random_features(coarse, 8, 1, dtype=torch.float64)
     weight = torch.randn(stage.depths, 16, 16, 3, 3, 3, dtype=torch.float64)
-    tables = (stage.children(), stage.node_ranges(), stage.patches(), stage.segments())
+    tables = (stage.children(), stage.node_ranges(), stage.blocks(), stage.block_ranges(), stage.patches())
+    tables += (stage.segments(),)
     more = (coarse.children(), coarse.node_ranges(), stage.places_in_coarser())
     expected = patch_conv(x, weight, None, *tables, below, *more)
     found = patch_conv(x.float(), weight.float(), None, *tables, below.float(), *more)
@@ -195,25 +215,40 @@ def test_tables_that_do_not_fit_are_refused(kernels, stages):
     x = random_features(stage, 16)
     tree = fill_tree(x, stage.children(), stage.node_ranges())
     weight, out = torch.zeros(stage.depths, 16, 16, 3, 3, 3), torch.empty(stage.rows, 16)
-    given = [*(array(t) for t in (x, tree, weight)), None, array(stage.patches()), array(stage.children())]
-    last = [array(stage.segments()), out.numpy(), 1]
+    given = [*(array(t) for t in (x, tree, weight)), None]
+    tables = {
+        "children": array(stage.children()),
+        "blocks": array(stage.blocks()),
+        "ranges": array(stage.block_ranges()),
+        "patches": array(stage.patches()),
+        "segments": array(stage.segments()),
+    }
 
     def run(*, more=(), weight=weight, **changed):
         arrays = list(given)
         arrays[2] = array(weight)
-        for name, value in changed.items():
-            arrays[{"patches": 4, "children": 5}[name]] = value
-        module.conv_patches(*arrays, *last, *more)
+        module.conv_patches(*arrays, *(tables | changed).values(), out.numpy(), 1, *more)
 
-    children, patches = given[5], given[4]
-    with pytest.raises(ValueError, match="children do not fit"):
-        run(children=children[:-1].copy())
-    wrong = children.copy()
-    wrong[0, 0] = -1
-    with pytest.raises(ValueError, match="negative"):
-        run(children=wrong)
-    with pytest.raises(ValueError, match="patches are not those"):
-        run(patches=patches[:-1].copy())
+    def changed(name, place, by):
+        other = tables[name].copy()
+        other[place] += by
+        return {name: other}
+
+    for match, wrong in [
+        ("children do not fit", {"children": tables["children"][:-1].copy()}),
+        ("patches are not those", {"patches": tables["patches"][:-1].copy()}),
+        ("ranges are not those", {"ranges": tables["ranges"][:-1].copy()}),
+        ("no tree row", changed("blocks", 0, -stage.rows)),
+        ("no tree row", changed("blocks", -1, stage.tree_rows)),
+        ("follow one another", changed("ranges", (1, 0), 1)),
+        ("belongs to no segment", changed("ranges", (-1, 1), -1)),
+        ("rows of a segment", changed("ranges", (0, 2), 1)),
+        ("rows of a segment", changed("segments", (0, 1), 1)),
+        ("deeper than the weights", changed("segments", (0, 2), 100)),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            run(**wrong)
+    run(**changed("children", (0, 0), -(stage.rows + stage.tree_rows + 5)))  # a child below zero is none
     with pytest.raises(ValueError, match="3, 3, 3"):
         run(weight=torch.zeros(stage.depths, 16, 16, 1, 3, 3))
     coarse = stage.coarser()

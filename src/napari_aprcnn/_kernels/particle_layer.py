@@ -140,6 +140,8 @@ def patch_conv(
     bias: Tensor | None,
     children: Tensor,
     node_ranges: Tensor,
+    blocks: Tensor,
+    block_ranges: Tensor,
     patches: Tensor,
     segments: Tensor,
     coarse: Tensor | None = None,
@@ -158,7 +160,7 @@ def patch_conv(
         Features [R, in - coarse channels] of the stage.
     weight, bias
         One kernel a depth [depths, out, in, 3, 3, 3]; [out] or ``None``.
-    children, node_ranges, patches, segments
+    children, node_ranges, blocks, block_ranges, patches, segments
         Tables of the stage; see `_kernels.particles`.
     coarse
         Features of the next coarser stage, which are upsampled and follow those of ``x`` without either being done.
@@ -180,9 +182,10 @@ def patch_conv(
     if module is None:
         return _patch_conv_reference(x, tree, weight, bias, children, patches, segments, second)
     out = x.new_empty((x.shape[0], weight.shape[1]))
-    arrays = (array(x), array(tree), array(weight), None if bias is None else array(bias), array(patches))
+    arrays = (array(x), array(tree), array(weight), None if bias is None else array(bias))
+    tables = tuple(array(t) for t in (children, blocks, block_ranges, patches, segments))
     more = () if second is None else tuple(array(t) for t in second)
-    module.conv_patches(*arrays, array(children), array(segments), out.numpy(), threads(), *more)
+    module.conv_patches(*arrays, *tables, out.numpy(), threads(), *more)
     return out
 
 
@@ -193,6 +196,8 @@ def _(
     bias: Tensor | None,
     children: Tensor,
     node_ranges: Tensor,
+    blocks: Tensor,
+    block_ranges: Tensor,
     patches: Tensor,
     segments: Tensor,
     coarse: Tensor | None = None,

@@ -17,10 +17,13 @@ slabs : int64 [Q, 5], on the CPU
     Phase, task, first row, last row + 1, depth: rows whose taps' gradients may be added at the same time.
 children : int32 [T, 8]
     Extended index of the children of every tree row; R + T where there is none.
+blocks : int32 [B]
+    Blocks of siblings: the tree rows with a feature row among their children.
+block_ranges : int64 [S, 3], on the CPU
+    First block and last block + 1 of every segment, and the rows in them.
 patches : int32 [B, 64]
-    What lies around the blocks of siblings, which are the tree rows with a feature row among their children: positions
-    -1 to 2 along z, y, x from the first child, z outermost. The taps of the kernel 3 x 3 x 3 of all rows of a block are
-    among them; R + T where no row has such a tap.
+    What lies around every block: positions -1 to 2 along z, y, x from the first child, z outermost. The taps of the
+    kernel 3 x 3 x 3 of all rows of a block are among them; R + T where no row has such a tap.
 places : int32 [R + T + 1]
     Extended index in the next coarser stage of what every extended index becomes there.
 node_ranges : int64 [Q, 2], on the CPU

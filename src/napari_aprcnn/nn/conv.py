@@ -149,7 +149,14 @@ class APRConv(nn.Module):
             coarse = x.coarse.stage
             more = (x.coarse.features, coarse.children(), coarse.node_ranges(), stage.places_in_coarser())
         kernels = restrict_filters(self.weight, stage.depths)
-        tables = (stage.children(), stage.node_ranges(), stage.patches(), stage.segments())
+        tables = (
+            stage.children(),
+            stage.node_ranges(),
+            stage.blocks(),
+            stage.block_ranges(),
+            stage.patches(),
+            stage.segments(),
+        )
         return fine.with_features(patch_conv(fine.features, kernels, self.bias, *tables, *more))
 
     def extra_repr(self) -> str:

@@ -169,6 +169,28 @@ class Stage:
 
         return self._table(("neighbours", kernel), build, device)
 
+    def blocks(self) -> Tensor:
+        """Tree rows with a feature row among their children; int32 [blocks]."""
+
+        def build() -> Tensor:
+            return torch.from_numpy(np.flatnonzero((self.children().numpy() < self.rows).any(axis=1)).astype(np.int32))
+
+        return self._table("blocks", build)
+
+    def block_ranges(self) -> Tensor:
+        """First block and last block + 1 of every segment, and the rows in them; int64 [n, 3]."""
+
+        def build() -> Tensor:
+            segments, below = self.segments().numpy(), self.children().numpy()[self.blocks().numpy()]
+            is_row = below < self.rows
+            first = np.where(is_row, below, self.rows).min(axis=1)
+            owner = np.searchsorted(segments[:, 0], first, side="right") - 1
+            ends = np.searchsorted(owner, np.arange(len(segments)), side="right")
+            rows = np.bincount(owner, is_row.sum(axis=1), len(segments)).astype(np.int64)
+            return torch.from_numpy(np.stack([np.concatenate([[0], ends[:-1]]), ends, rows], axis=1))
+
+        return self._table("block_ranges", build)
+
     def patches(self) -> Tensor:
         """Extended indices around every block of siblings; int32 [blocks, 64]."""
 

@@ -108,9 +108,9 @@ struct SecondSource {
 };
 
 void bind_patches(nb::module_& m) {
-    m.def("conv_patches", [](const Floats& features, const Floats& tree, const Floats& weight, nb::object bias, const Table& patches,
-                             const Table& children, const Longs& segments, const Array<float>& out, int threads,
-                             nb::object second, nb::object second_tree, nb::object places) {
+    m.def("conv_patches", [](const Floats& features, const Floats& tree, const Floats& weight, nb::object bias, const Table& children,
+                             const Table& blocks, const Longs& ranges, const Table& patches, const Longs& segments,
+                             const Array<float>& out, int threads, nb::object second, nb::object second_tree, nb::object places) {
         if (weight.ndim() != 6 || weight.shape(3) != 3 || weight.shape(4) != 3 || weight.shape(5) != 3)
             throw std::invalid_argument("expected a weight [depths, out, in, 3, 3, 3]");
         const auto extent = [&](size_t axis) { return static_cast<int64_t>(weight.shape(axis)); };
@@ -126,13 +126,16 @@ void bind_patches(nb::module_& m) {
         same_size(out.size(), size.rows * kernel.out, "out does not fit the features");
         if (columns_of(patches) != 64 || columns_of(children) != 8) throw std::invalid_argument("expected patches [n, 64], children [n, 8]");
         same_size(rows_of(children), size.tree_rows, "the children do not fit the tree");
+        same_size(rows_of(patches), rows_of(blocks), "the patches are not those of the blocks");
+        same_size(ranges.size(), 3 * rows_of(segments), "the ranges are not those of the segments");
+        const PatchTable table{blocks.data(), patches.data(), rows_of(blocks), children.data(), ranges.data()};
         Floats given;
         const float* added = optional_bias(bias, given, kernel.out);
         const nb::gil_scoped_release released;
-        conv_patches(sources.data(), static_cast<int>(sources.size()), size, weight.data(), kernel, added, patches.data(),
-                     rows_of(patches), children.data(), segments_of(segments), out.data(), threads);
-    }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "patches"_a.noconvert(),
-          "children"_a.noconvert(), "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a, "second"_a.none() = nb::none(),
+        conv_patches(sources.data(), static_cast<int>(sources.size()), size, weight.data(), kernel, added, table,
+                     segments_of(segments), out.data(), threads);
+    }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "children"_a.noconvert(),
+          "blocks"_a.noconvert(), "ranges"_a.noconvert(), "patches"_a.noconvert(), "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a, "second"_a.none() = nb::none(),
           "second_tree"_a.none() = nb::none(), "places"_a.none() = nb::none());
 }
 

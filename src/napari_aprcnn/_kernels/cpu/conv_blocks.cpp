@@ -27,38 +27,9 @@ bool fits_blocks(const KernelShape& kernel, Inside inside) {
     return kernel.in % 8 == 0 && inside.split % 8 == 0 && kernel.in >= 16 && kernel.out >= 16;
 }
 
-std::vector<BlockList> list_blocks(const int32_t* children, StageSize size, const Segments& segments) {
-    std::vector<BlockList> lists(segments.count);
-    std::vector<int64_t> rows(segments.count, 0);
-    int64_t segment = 0;
-    int32_t number = 0;
-    const auto holds = [&](int64_t s, int64_t row) { return row >= segments.data[3 * s] && row < segments.data[3 * s + 1]; };
-    for (int64_t node = 0; node < size.tree_rows; ++node) {
-        int64_t first = -1, count = 0;
-        for (int child = 0; child < 8; ++child) {
-            const int64_t row = children[8 * node + child];
-            if (row < 0) throw std::invalid_argument("a child is negative");
-            if (row >= size.rows) continue;
-            if (first < 0) first = row;
-            ++count;
-        }
-        if (first < 0) continue;
-        if (!holds(segment, first)) {
-            segment = 0;
-            while (segment < segments.count && !holds(segment, first)) ++segment;
-            if (segment == segments.count) throw std::invalid_argument("a child belongs to no segment");
-        }
-        lists[segment].nodes.push_back(static_cast<int32_t>(node));
-        lists[segment].blocks.push_back(number++);
-        rows[segment] += count;
-    }
-    for (int64_t s = 0; s < segments.count; ++s) {
-        const auto blocks = static_cast<int64_t>(lists[s].nodes.size());
-        if (rows[s] != segments.data[3 * s + 1] - segments.data[3 * s])
-            throw std::invalid_argument("the rows of a segment are not those of its blocks");
-        lists[s].filtered = blocks >= fewest_blocks && static_cast<double>(rows[s]) >= fewest_rows * static_cast<double>(blocks);
-    }
-    return lists;
+bool BlockRange::filtered() const {
+    const int64_t blocks = last - first;
+    return blocks >= fewest_blocks && static_cast<double>(rows) >= fewest_rows * static_cast<double>(blocks);
 }
 
 AlignedFloats block_weights(const float* weight, const KernelShape& kernel, Inside inside, const Blocks& blocks) {

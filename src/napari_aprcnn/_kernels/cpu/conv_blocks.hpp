@@ -24,16 +24,12 @@ class AlignedFloats {
     std::vector<CacheLine> lines_;
 };
 
-// Siblings of a level: which blocks, and the rows of `children` that they are.
-struct BlockList {
-    std::vector<int32_t> blocks, nodes;
-    bool filtered = false;  // worth minimal filtering
+// The blocks of a segment, which follow one another: siblings with a feature row among them.
+struct BlockRange {
+    int64_t first, last, rows;
+    // Whether minimal filtering pays: blocks are many and nearly full. That depends on the tree and the segment alone.
+    bool filtered() const;
 };
-
-// children [tree_rows][8], the extended indices of the children of every tree row: the blocks of each segment. A block is a tree
-// row with a feature row among its children; they are numbered in order. A segment is filtered where that pays: its blocks are
-// many and nearly full. That depends on the tree and the segment alone.
-std::vector<BlockList> list_blocks(const int32_t* children, StageSize size, const Segments& segments);
 
 // Input channels that lie in one source, or in two of which the first has `split`.
 struct Inside {

@@ -17,11 +17,11 @@ namespace aprcnn {
 
 namespace {
 
-constexpr int64_t rows_together = 14 * 12;  // a multiple of the rows that the inner loops take at once
+constexpr int64_t rows_together = 7 * 12;  // a multiple of the rows that the inner loops take at once; their taps stay in cache
 
 struct PatchTask {
-    const BlockList* list;
     int64_t first, last, depth;
+    bool filtered;
 };
 
 // One input channel: features and tree in one array, which the inner loop reads faster.
@@ -40,12 +40,19 @@ std::vector<float> weight_part(const float* weight, const KernelShape& kernel, i
     return part;
 }
 
+// The 27 taps of the row whose patch begins at `first`.
+inline void copy_taps(const int32_t* first, int32_t* to) {
+    for (int z = 0; z < 3; ++z)
+        for (int y = 0; y < 3; ++y)
+            for (int x = 0; x < 3; ++x) to[9 * z + 3 * y + x] = first[16 * z + 4 * y + x];
+}
+
 class PatchRun {
   public:
     PatchRun(const ConvSource* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
-             const float* bias, const int32_t* patches, const int32_t* children, float* out)
+             const float* bias, const PatchTable& table, float* out)
         : conv_(conv_table()), sources_(sources), count_(source_count), size_(size), weight_(weight), kernel_(kernel),
-          inside_{kernel.in, sources[0].channels}, patches_(patches), children_(children), out_(out) {
+          inside_{kernel.in, sources[0].channels}, table_(table), out_(out) {
         cut_columns(conv_, kernel.out, blocks_);
         bias_.assign(blocks_.padded(), 0.0f);
         nothing_ = bias_;
@@ -73,7 +80,7 @@ class PatchRun {
         std::map<int64_t, AlignedFloats> found;
         for (const PatchTask& task : tasks) {
             if (task.depth < 0 || task.depth >= kernel_.depths) throw std::invalid_argument("a segment is deeper than the weights");
-            if (task.list->filtered && filters())
+            if (task.filtered)
                 filters_[task.depth];
             else
                 for (Packed& one : packed_) one.prepare(task.depth);
@@ -92,15 +99,15 @@ class PatchRun {
     }
 
     void filtered(const PatchTask& task, float* room) const {
-        std::vector<int32_t> mapped(count_ > 1 ? 64 * blocks_together : 0), own(64 * blocks_together), rows(8 * blocks_together);
+        std::vector<int32_t> mapped(count_ > 1 ? 64 * blocks_together : 0), rows(8 * blocks_together);
         for (int64_t block = task.first; block < task.last; block += blocks_together) {
             const int64_t count = std::min(blocks_together, task.last - block);
             for (int64_t b = 0; b < count; ++b) {
-                std::memcpy(own.data() + 64 * b, patch(task, block + b), 64 * sizeof(int32_t));
-                const int32_t* here = children_ + 8 * static_cast<int64_t>(task.list->nodes[block + b]);
-                for (int child = 0; child < 8; ++child) rows[8 * b + child] = here[child] < size_.rows ? here[child] : -1;
+                const int32_t* here = children_of(block + b);
+                for (int child = 0; child < 8; ++child) rows[8 * b + child] = is_row(here[child]) ? here[child] : -1;
             }
-            const int32_t* tables[2] = {own.data(), mapped.data()};
+            const int32_t* own = table_.patches + 64 * block;
+            const int32_t* tables[2] = {own, mapped.data()};
             if (count_ > 1)
                 for (int64_t i = 0; i < 64 * count; ++i) mapped[i] = sources_[1].places[own[i]];
             conv_.blocks(from_.data(), count_, tables, rows.data(), count, blocks_, filters_.at(task.depth).data(), bias_.data(),
@@ -112,14 +119,11 @@ class PatchRun {
         std::vector<int32_t> taps(27 * rows_together), rows(rows_together);
         int64_t held = 0;
         for (int64_t block = task.first; block < task.last; ++block) {
-            const int32_t* at = patch(task, block);
-            const int32_t* here = children_ + 8 * static_cast<int64_t>(task.list->nodes[block]);
+            const int32_t* at = table_.patches + 64 * block;
+            const int32_t* here = children_of(block);
             for (int child = 0; child < 8; ++child) {
-                if (here[child] >= size_.rows) continue;
-                const int32_t* first = at + 16 * (child / 4) + 4 * (child / 2 % 2) + child % 2;
-                int32_t* to = taps.data() + 27 * held;
-                for (int line = 0; line < 9; ++line, to += 3)
-                    std::memcpy(to, first + 16 * (line / 3) + 4 * (line % 3), 3 * sizeof(int32_t));
+                if (!is_row(here[child])) continue;
+                copy_taps(at + 16 * (child / 4) + 4 * (child / 2 % 2) + child % 2, taps.data() + 27 * held);
                 rows[held++] = here[child];
                 if (held < rows_together) continue;
                 plain_rows(task.depth, taps, rows, held, room);
@@ -130,9 +134,8 @@ class PatchRun {
     }
 
   private:
-    const int32_t* patch(const PatchTask& task, int64_t block) const {
-        return patches_ + 64 * static_cast<int64_t>(task.list->blocks[block]);
-    }
+    const int32_t* children_of(int64_t block) const { return table_.children + 8 * static_cast<int64_t>(table_.nodes[block]); }
+    bool is_row(int32_t index) const { return index >= 0 && index < size_.rows; }
 
     void plain_rows(int64_t depth, std::vector<int32_t>& taps, const std::vector<int32_t>& rows, int64_t count, float* room) const {
         for (int s = 0; s < count_; ++s) {
@@ -144,9 +147,12 @@ class PatchRun {
         const float* second = room + rows_together * kernel_.out;
         for (int64_t i = 0; i < count; ++i) {
             float* to = out_ + rows[i] * kernel_.out;
-            std::memcpy(to, room + i * kernel_.out, kernel_.out * sizeof(float));
+            const float* one = room + i * kernel_.out;
+            const float* two = second + i * kernel_.out;
             if (count_ > 1)
-                for (int64_t c = 0; c < kernel_.out; ++c) to[c] += second[i * kernel_.out + c];
+                for (int64_t c = 0; c < kernel_.out; ++c) to[c] = one[c] + two[c];
+            else
+                for (int64_t c = 0; c < kernel_.out; ++c) to[c] = one[c];
         }
     }
 
@@ -157,7 +163,7 @@ class PatchRun {
     const float* weight_;
     KernelShape kernel_;
     Inside inside_;
-    const int32_t *patches_, *children_;
+    PatchTable table_;
     float* out_;
     Blocks blocks_;
     std::vector<float> bias_, nothing_, joined_;
@@ -170,29 +176,31 @@ class PatchRun {
 }  // namespace
 
 void conv_patches(const ConvSource* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
-                  const float* bias, const int32_t* patches, int64_t block_count, const int32_t* children, Segments segments,
-                  float* out, int threads) {
-    for (int64_t s = 0; s < segments.count; ++s)
-        if (segments.data[3 * s] < 0 || segments.data[3 * s + 1] > size.rows)
-            throw std::invalid_argument("a segment reaches outside the rows");
-    const std::vector<BlockList> lists = list_blocks(children, size, segments);
-    int64_t blocks = 0;
-    for (const BlockList& list : lists) blocks += static_cast<int64_t>(list.blocks.size());
-    if (blocks != block_count) throw std::invalid_argument("the patches are not those of the children");
-    PatchRun run(sources, source_count, size, weight, kernel, bias, patches, children, out);
+                  const float* bias, const PatchTable& table, Segments segments, float* out, int threads) {
+    for (int64_t i = 0; i < table.count; ++i)
+        if (table.nodes[i] < 0 || table.nodes[i] >= size.tree_rows) throw std::invalid_argument("a block is no tree row");
+    PatchRun run(sources, source_count, size, weight, kernel, bias, table, out);
     std::vector<PatchTask> tasks;
+    int64_t end = 0;
     for (int64_t s = 0; s < segments.count; ++s) {
-        const auto number = static_cast<int64_t>(lists[s].blocks.size());
-        const int64_t step = (lists[s].filtered && run.filters() ? 8 : 21) * blocks_together;
-        for (int64_t block = 0; block < number; block += step)
-            tasks.push_back({&lists[s], block, std::min(number, block + step), segments.data[3 * s + 2]});
+        const BlockRange range{table.ranges[3 * s], table.ranges[3 * s + 1], table.ranges[3 * s + 2]};
+        if (range.first != end || range.last < range.first || range.last > table.count)
+            throw std::invalid_argument("the blocks of the segments do not follow one another");
+        if (range.rows != segments.data[3 * s + 1] - segments.data[3 * s])
+            throw std::invalid_argument("the rows of a segment are not those of its blocks");
+        end = range.last;
+        const bool filtered = range.filtered() && run.filters();
+        const int64_t step = (filtered ? 8 : 21) * blocks_together;
+        for (int64_t block = range.first; block < range.last; block += step)
+            tasks.push_back({block, std::min(range.last, block + step), segments.data[3 * s + 2], filtered});
     }
+    if (end != table.count) throw std::invalid_argument("a block belongs to no segment");
     run.prepare(tasks, threads);
     std::vector<AlignedFloats> rooms(std::max(threads, 1) + 1);
     parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int worker, const StopFlag&) {
         rooms.at(worker).resize(run.scratch());
         float* room = rooms.at(worker).data();
-        if (tasks[t].list->filtered && run.filters())
+        if (tasks[t].filtered)
             run.filtered(tasks[t], room);
         else
             run.plain(tasks[t], room);

@@ -34,11 +34,19 @@ struct ConvSource {
     const int32_t* places;
 };
 
+// Blocks of siblings: which tree rows they are [count], what lies around them [count][64], children [tree_rows][8], and of every
+// segment its first block, last block + 1, and the rows in them [segments][3].
+struct PatchTable {
+    const int32_t *nodes, *patches;
+    int64_t count;
+    const int32_t* children;
+    const int64_t* ranges;
+};
+
 // The same with a kernel 3 x 3 x 3 for features of one or two sources, whose channels follow one another. Rows that lie in full
-// blocks take minimal filtering, a third of the products and other roundings. patches [block_count][64]; children [tree_rows][8].
+// blocks take minimal filtering, a third of the products and other roundings.
 void conv_patches(const ConvSource* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
-                  const float* bias, const int32_t* patches, int64_t block_count, const int32_t* children, Segments segments,
-                  float* out, int threads);
+                  const float* bias, const PatchTable& table, Segments segments, float* out, int threads);
 
 // slabs [count][5]: phase, task, first row, last row + 1, depth. Phases run one after the other, and so do the slabs of one
 // task; tasks of one phase never touch the same rows. So sums are made in one order, whatever the number of threads.
