@@ -145,6 +145,7 @@ def settings(options: argparse.Namespace) -> BenchTable:
         rows.append(
             (factor, steps, seconds, stages["network"], stages["masks"], *_scores(result.labels, truth), thesis)
         )
+        print(f"resize {factor}, {steps} steps: {seconds:.1f} s, F1 {rows[-1][5]:.3f}", file=sys.stderr, flush=True)
     first = rows[0]
     return BenchTable(
         title=f"{' x '.join(map(str, options.shape))}, {int(truth.max())} nuclei, {options.models[0]}: Table 4.6",
