@@ -49,6 +49,9 @@ def arguments(stage: nn.Stage, dtype: torch.dtype) -> dict[str, list[tuple]]:
     tree = (stage.children(), stage.node_ranges())
     pooling = (stage.pool_children(), stage.pool_ranges())
     neighbours, segments, slabs, cells = tables_of(stage)
+    blocks = (stage.blocks(), stage.block_ranges(), stage.patches())
+    below = (values(coarse.rows, 1, dtype=dtype, grad=False), coarse.children(), coarse.node_ranges(),
+             stage.places_in_coarser())  # fmt: skip
     x, weight, bias = values(rows, c, dtype=dtype), values(depths, 2, c, 3, 3, 3, dtype=dtype), values(2, dtype=dtype)
     filled = values(nodes + 1, c, dtype=dtype)
     grad = values(rows, 2, dtype=dtype, grad=False)
@@ -72,6 +75,10 @@ def arguments(stage: nn.Stage, dtype: torch.dtype) -> dict[str, list[tuple]]:
         "particle_conv": [
             (x, weight, added, *tree, neighbours, segments, slabs, where)
             for added, where in ((bias, cells), (None, None))
+        ],
+        "patch_conv": [
+            (x.detach(), weight.detach(), bias.detach(), *tree, *blocks, segments),
+            (x[:, :2].detach().clone(), weight.detach(), None, *tree, *blocks, segments, *below),
         ],
         "particle_conv_input": [(grad, weight.detach(), *tree, neighbours, segments, slabs, cells)],
         "column_sums": [(x,)],
@@ -120,7 +127,9 @@ def test_registration(name):
 
 
 @pytest.mark.parametrize("depth", [0, 1])
-@pytest.mark.parametrize("name", [n for n in NAMES if not n.endswith("_back") and "_conv_" not in n])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if not n.endswith("_back") and "_conv_" not in n and n != "patch_conv"]
+)
 def test_gradient_against_differences(name, depth):
     stage = small_forest().stage(depth)
     for given in arguments(stage, torch.float64)[name]:
