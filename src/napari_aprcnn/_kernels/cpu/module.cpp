@@ -33,6 +33,7 @@ void bind_compact(nb::module_& m) {
 
 NB_MODULE(_cpu, m) {
     m.doc() = "Compiled kernels of napari_aprcnn.";
+    nb::set_leak_warnings(false);  // what a window still holds when Python ends is no leak
 
     m.def("instruction_set", [] { return std::string(hot().name); });
     m.def("has_instruction_set", [](const std::string& name) { return has_instruction_set(name.c_str()); }, "name"_a);
