@@ -190,21 +190,7 @@ def patch_conv(
 
 
 @patch_conv.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    children: Tensor,
-    node_ranges: Tensor,
-    blocks: Tensor,
-    block_ranges: Tensor,
-    patches: Tensor,
-    segments: Tensor,
-    coarse: Tensor | None = None,
-    coarse_children: Tensor | None = None,
-    coarse_ranges: Tensor | None = None,
-    places: Tensor | None = None,
-) -> Tensor:
+def _(x: Tensor, weight: Tensor, *_: Tensor | None, **__: Tensor | None) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[1]))
 
 

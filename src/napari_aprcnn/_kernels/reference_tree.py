@@ -228,28 +228,26 @@ def children(
     return np.concatenate(parts).astype(np.int32)
 
 
-def patches(neighbours: Indices, children: Indices, rows: range, outside: int) -> Indices:
+def patches(neighbours: Indices, blocks: Indices, rows: range, outside: int) -> Indices:
     """What lies around every block of siblings; int32 [blocks, 64].
 
-    A block is a tree row with a feature row among its children: positions -1 to 2 along z, y, x from the first child,
-    "outside" where no row of the block has them as a neighbour.
+    Positions -1 to 2 along z, y, x from the first child; "outside" where no row of the block has them as a neighbour.
 
     Parameters
     ----------
     neighbours
         Of the kernel 3 x 3 x 3, from the first of `rows` on.
-    children
-        [tree rows, 8]
+    blocks
+        Children of every block, [blocks, 8].
     rows
         Extended indices of the feature rows.
     outside
         Extended index.
     """
-    is_row = (children >= rows.start) & (children < rows.stop)
-    blocks = children[is_row.any(axis=1)]
+    is_row = (blocks >= rows.start) & (blocks < rows.stop)
     out = np.full((len(blocks), 4, 4, 4), outside, np.int32)
     for child, (z, y, x) in enumerate(np.ndindex(2, 2, 2)):
-        here = np.flatnonzero(is_row[is_row.any(axis=1), child])
+        here = np.flatnonzero(is_row[:, child])
         taps = neighbours[blocks[here, child] - rows.start].reshape(-1, 3, 3, 3)
         out[here, z : z + 3, y : y + 3, x : x + 3] = taps
     return out.reshape(-1, 64)

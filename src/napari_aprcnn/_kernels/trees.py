@@ -101,17 +101,24 @@ class TreeTables:
             self._handle.children(finest, *places, out, default_threads(threads))
 
     def patches(
-        self, finest: int, places: Shape, rows: int, children: NDArray[np.int32], *, threads: int | None = None
-    ) -> NDArray[np.int32]:
-        """Extended indices around every block of siblings, int32 [blocks, 64]."""
+        self,
+        finest: int,
+        places: Shape,
+        children: NDArray[np.int32],
+        blocks: NDArray[np.int32],
+        out: NDArray[np.int32],
+        *,
+        threads: int | None = None,
+    ) -> None:
+        """Fill ``out`` [blocks, 64] with what lies around the blocks, ascending rows of this tree's ``children``."""
         if extension() is None:
-            taps = np.empty((rows, 27), np.int32)
-            self.neighbours(finest, (3, 3, 3), places, taps)
-            return reference_tree.patches(taps, children, range(places[0], places[0] + rows), places[2])
-        given = (finest, *places, children)
-        out = np.empty((self._handle.patches(*given, None, default_threads(threads)), 64), np.int32)
-        self._handle.patches(*given, out, default_threads(threads))
-        return out
+            trees = (self.particles, self.nodes)
+            taps = reference_tree.neighbours(self.shape, self.level_max, trees, finest, (3, 3, 3), places)
+            out[...] = reference_tree.patches(
+                taps, children[blocks], range(places[0], places[0] + len(taps)), places[2]
+            )
+        else:
+            self._handle.patches(finest, *places, children, blocks, out, default_threads(threads))
 
     def cells(self, finest: int, out: NDArray[np.int32], *, threads: int | None = None) -> None:
         """Fill ``out`` [rows, 4] with z, y, x and the shift to the finest level."""

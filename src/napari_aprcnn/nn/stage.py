@@ -195,11 +195,13 @@ class Stage:
         """Extended indices around every block of siblings; int32 [blocks, 64]."""
 
         def build() -> Tensor:
-            below, parts = self.children().numpy(), []
-            for item, places, rows, nodes in self._places():
-                tables, count = self.forest.trees[item].tables, rows.stop - rows.start
-                parts.append(tables.patches(self.finest[item], places, count, below[nodes]))
-            return torch.from_numpy(np.concatenate(parts) if len(parts) > 1 else parts[0])
+            below, blocks = self.children().numpy(), self.blocks().numpy()
+            out = np.empty((len(blocks), 64), np.int32)
+            for item, places, _, nodes in self._places():
+                first, last = np.searchsorted(blocks, [nodes.start, nodes.stop])
+                tables, own = self.forest.trees[item].tables, blocks[first:last] - np.int32(nodes.start)
+                tables.patches(self.finest[item], places, below[nodes], own, out[first:last])
+            return torch.from_numpy(out)
 
         return self._table("patches", build)
 

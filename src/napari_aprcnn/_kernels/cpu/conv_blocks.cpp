@@ -13,14 +13,7 @@ constexpr double fewest_rows = 3.2;       // of a block, on average: 64 products
 
 }  // namespace
 
-bool Inside::next(Piece& piece) const {
-    piece.first += piece.some;
-    piece.source = piece.first < split ? 0 : 1;
-    const int64_t end = piece.source == 0 ? split : channels;
-    piece.from = piece.source == 0 ? piece.first : piece.first - split;
-    piece.some = std::min(block_channels, end - piece.first);
-    return piece.first < channels;
-}
+int64_t Inside::piece_end(int64_t first) const { return std::min(first + block_channels, first < split ? split : channels); }
 
 bool fits_blocks(const KernelShape& kernel, Inside inside) {
     // With fewer channels the filters cost what the products save.
@@ -50,12 +43,11 @@ AlignedFloats block_weights(const float* weight, const KernelShape& kernel, Insi
     int64_t column = 0;
     for (int b = 0; b < blocks.count; ++b) {
         const int64_t width = blocks.width[b];
-        Inside::Piece piece;
-        inside.next(piece);
+        int64_t first = 0;
         for (int64_t i = 0; i < kernel.in; ++i) {
             // Pieces of channels, of blocks of columns each.
-            if (i == piece.first + piece.some) inside.next(piece);
-            const int64_t first = piece.first, some = piece.some;
+            if (i == inside.piece_end(first)) first = i;
+            const int64_t some = inside.piece_end(first) - first;
             for (int64_t part = 0; part < width; part += lanes) {
                 const int64_t many = std::min(lanes, width - part);
                 double taps[27 * lanes] = {}, x[36 * lanes], y[48 * lanes], z[64 * lanes];

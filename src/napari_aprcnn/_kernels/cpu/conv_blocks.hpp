@@ -34,12 +34,8 @@ struct BlockRange {
 // Input channels that lie in one source, or in two of which the first has `split`.
 struct Inside {
     int64_t channels, split;
-    // A piece of channels from one source that are summed at once; false behind the last.
-    struct Piece {
-        int64_t first = 0, some = 0, from = 0;  // first channel of all, how many, first channel in its source
-        int source = 0;
-    };
-    bool next(Piece& piece) const;
+    // End of the piece of channels, of one source and summed at once, that begins with channel `first`.
+    int64_t piece_end(int64_t first) const;
 };
 
 // Whether such a convolution can be filtered.

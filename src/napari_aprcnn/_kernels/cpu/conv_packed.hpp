@@ -48,6 +48,14 @@ class Packed {
     std::map<int64_t, std::vector<float>> made_;
 };
 
+// One input channel: features and tree in one array, which the inner loop reads faster.
+inline std::vector<float> joined_rows(const float* features, const float* tree, StageSize size) {
+    std::vector<float> joined(size.rows + size.tree_rows + 1);
+    std::copy(features, features + size.rows, joined.begin());
+    std::copy(tree, tree + size.tree_rows + 1, joined.begin() + size.rows);
+    return joined;
+}
+
 inline void cut_columns(const ConvTable& table, int64_t columns, Blocks& blocks) {
     if (columns > 8192) throw std::invalid_argument("more than 8192 channels");
     table.cut(columns, blocks);

@@ -24,14 +24,6 @@ struct PatchTask {
     bool filtered;
 };
 
-// One input channel: features and tree in one array, which the inner loop reads faster.
-std::vector<float> joined_rows(const ConvSource& source) {
-    std::vector<float> joined(source.size.rows + source.size.tree_rows + 1);
-    std::copy(source.features, source.features + source.size.rows, joined.begin());
-    std::copy(source.tree, source.tree + source.size.tree_rows + 1, joined.begin() + source.size.rows);
-    return joined;
-}
-
 // Channels from..from+count of weights [depths][out][in][taps].
 std::vector<float> weight_part(const float* weight, const KernelShape& kernel, int64_t from, int64_t count) {
     std::vector<float> part(kernel.depths * kernel.out * count * kernel.taps);
@@ -56,7 +48,7 @@ class PatchRun {
         bias_.assign(blocks_.padded(), 0.0f);
         nothing_ = bias_;
         if (bias != nullptr) std::copy(bias, bias + kernel.out, bias_.begin());
-        if (kernel.in == 1) joined_ = joined_rows(sources[0]);
+        if (kernel.in == 1) joined_ = joined_rows(sources[0].features, sources[0].tree, sources[0].size);
         int64_t before = 0;
         for (int s = 0; s < count_; ++s) {
             const ConvSource& source = sources[s];
@@ -76,7 +68,6 @@ class PatchRun {
     bool filters() const { return fits_blocks(kernel_, inside_); }
 
     void prepare(const std::vector<PatchTask>& tasks, int threads) {
-        std::map<int64_t, AlignedFloats> found;
         for (const PatchTask& task : tasks) {
             if (task.depth < 0 || task.depth >= kernel_.depths) throw std::invalid_argument("a segment is deeper than the weights");
             if (task.filtered)

@@ -67,9 +67,7 @@ void conv_forward(const float* features, const float* tree, StageSize size, cons
     Rows2 from(features, tree, size.rows, kernel.in);
     std::vector<float> joined;
     if (kernel.in == 1) {
-        joined.resize(size.rows + size.tree_rows + 1);
-        std::copy(features, features + size.rows, joined.begin());
-        std::copy(tree, tree + size.tree_rows + 1, joined.begin() + size.rows);
+        joined = joined_rows(features, tree, size);
         from = Rows2(joined.data(), joined.data() + size.rows, size.rows, 1);
     }
     std::vector<Task> tasks;

@@ -147,9 +147,8 @@ void neighbour_table(const Stage& stage, const int64_t* kernel, int32_t* out, in
     }
 }
 
-int64_t patch_table(const Stage& stage, const int32_t* children, int32_t* out, int threads) {
+void patch_table(const Stage& stage, const int32_t* children, const int32_t* blocks, int64_t block_count, int32_t* out, int threads) {
     const Tree& tree = *stage.tree;
-    const int64_t nodes = stage.tree_rows();
     const int64_t first_row = stage.places.feature_base, last_row = first_row + stage.rows();
     const auto rows_of = [&](int64_t node) {
         int mask = 0;
@@ -159,34 +158,29 @@ int64_t patch_table(const Stage& stage, const int32_t* children, int32_t* out, i
         }
         return mask;
     };
-    std::vector<int32_t> block(nodes + 1, 0);
-    for (int64_t node = 0; node < nodes; ++node) block[node + 1] = block[node] + (rows_of(node) != 0 ? 1 : 0);
-    if (out == nullptr) return block[nodes];
     const auto& sources = patch_sources();
     const int64_t before[2] = {1, 1}, behind[2] = {2, 2};
     for (int64_t level = 0; level < stage.finest; ++level) {
-        const int64_t ny = tree.dim(1, level);
+        const int64_t ny = tree.dim(1, level), level_row = tree.nodes.level_rows[level];
         over_rows(tree.dim(0, level) * ny, threads, [&](int64_t first, int64_t last) {
             Window window(stage, level + 1, before, behind, 2);
             const int32_t* rows[16];
+            const int32_t* block = std::lower_bound(blocks, blocks + block_count, tree.nodes.offsets[level_row + first]);
             for (int64_t at = first; at < last; ++at) {
-                const int64_t r = tree.nodes.level_rows[level] + at;
-                const int64_t n = tree.nodes.offsets[r], end = tree.nodes.offsets[r + 1];
-                if (block[n] == block[end]) continue;
+                const int64_t end = tree.nodes.offsets[level_row + at + 1];
+                if (block == blocks + block_count || *block >= end) continue;
                 window.around(2 * (at / ny), 2 * (at % ny), rows);
-                for (int64_t i = n; i < end; ++i) {
-                    if (block[i] == block[i + 1]) continue;
-                    int32_t* to = out + static_cast<int64_t>(block[i]) * 64;
-                    const auto& found = sources[rows_of(i)];
+                for (; block != blocks + block_count && *block < end; ++block) {
+                    int32_t* to = out + 64 * (block - blocks);
+                    const auto& found = sources[rows_of(*block)];
                     for (int line = 0; line < 16; ++line)
-                        std::memcpy(to + 4 * line, rows[line] + 2 * static_cast<int64_t>(tree.nodes.x[i]) + 1, 4 * sizeof(int32_t));
+                        std::memcpy(to + 4 * line, rows[line] + 2 * static_cast<int64_t>(tree.nodes.x[*block]) + 1, 4 * sizeof(int32_t));
                     for (int k = 0; k < 64; ++k)
                         if (!found[k]) to[k] = static_cast<int32_t>(stage.places.outside);
                 }
             }
         });
     }
-    return block[nodes];
 }
 
 void children_table(const Stage& stage, int32_t* out, int threads) {
