@@ -53,4 +53,6 @@ def test_forms_and_heads():
     # Voxels below the particles of a sparse image take more the fewer particles there are.
     hybrid = plain.replace(particle_stages=1)
     assert peak_row_bytes(hybrid, 20.0) > 3 * peak_row_bytes(hybrid, 2.0)
-    assert peak_row_bytes(plain.replace(block="residual"), 2.0) > 0
+    # Residual: decoder.0.second, with the joined input of 32 that waits, and 16 of the shortcut.
+    residual = peak_row_bytes(plain.replace(block="residual"), 1.0)
+    assert residual == pytest.approx(4 * (1.125 * 16 + 16 + 32 + 16) + 16 + 48 * (1 + 1 / 8 + 1 / 64 + 1 / 512))

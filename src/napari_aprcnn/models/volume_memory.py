@@ -41,11 +41,12 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float) -> float:
     Notes
     -----
     Particles: a convolution holds its input, the means of its tree and its output, beside what the encoder keeps for
-    later; norms work in place, and a skip is read where it lies. Voxel stages of hybrids also hold normalised copies.
+    later; norms work in place, and a skip is read where it lies, but by residual blocks, which also hold their input.
+    Voxel stages of hybrids hold normalised copies.
     """
     if config.hybrid == 0:
         return float(VOXEL_CHANNEL_BYTES[config.out_stage] * config.channels)
-    peak = held = 0.0
+    peak = held = entered = 0.0
     kept: dict[int, float] = {}
     for spec in describe(config):
         if spec.key.endswith("shortcut.conv"):
@@ -54,11 +55,15 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float) -> float:
         inside, outside = spec.inside * cells, spec.outside * cells
         working = inside * 1.125 + outside if spec.particles else inside + 2 * outside
         part, _, rest = spec.key.partition(".")
+        if rest.endswith("first.conv"):
+            entered = inside
+        elif config.block == "residual" and rest.endswith("second.conv"):
+            working += entered + outside  # the block's input, to be added, and what its shortcut makes of it
         if part == "decoder" and rest.endswith("first.conv"):
             # Half of what it reads is the skip, the other half still lies on the coarser stage.
             skip = kept.pop(spec.stage)
             held -= skip
-            if spec.particles:
+            if spec.particles and config.block == "plain":
                 working = 1.125 * (skip + skip * stage_share(prr, spec.stage + 1) / cells) + outside
         if part == "head" and rest != "output" and rest != "block.conv":
             working = inside + 2 * config.out_channels * cells

@@ -1,6 +1,5 @@
-// Convolution 3 x 3 x 3 of rows in blocks of siblings: by minimal filtering where blocks are full, else tap by tap. One table of
-// patches takes the place of a neighbour table a quarter as many rows long, and a second source of channels that of a
-// concatenation.
+// Convolution 3 x 3 x 3 of rows in blocks of siblings: by minimal filtering where blocks are full, else tap by tap. A table of
+// patches takes the place of a neighbour table of three times its size, a second source of channels that of a concatenation.
 #include <algorithm>
 #include <cstring>
 #include <map>
