@@ -148,6 +148,19 @@ def test_every_row_lies_in_a_block(shape, share):
         assert torch.equal(patch_taps(stage.patches(), stage.children(), stage.rows), stage.neighbours((3, 3, 3)))
 
 
+def test_blocks_that_are_no_rows_of_the_tree_are_refused(kernels):
+    if kernels in ("python", "reference") or extension() is None:
+        pytest.skip("no compiled kernels")
+    stage = nn.Forest(random_tree((9, 8, 31), 1, 0.2)).stage(0)
+    tables, children, blocks = stage.forest.trees[0].tables, stage.children().numpy(), stage.blocks().numpy()
+    places = (0, stage.rows, stage.rows + stage.tree_rows)
+    for wrong in (blocks[::-1].copy(), blocks - 1 - stage.tree_rows, blocks + np.int32(stage.tree_rows)):
+        with pytest.raises(ValueError, match="ascending tree rows"):
+            tables.patches(stage.finest[0], places, children, wrong, np.empty((len(wrong), 64), np.int32))
+    with pytest.raises(ValueError, match="does not fit the blocks"):
+        tables.patches(stage.finest[0], places, children, blocks, np.empty((len(blocks), 63), np.int32))
+
+
 def test_places_lead_to_the_upsampled_features(stages):
     """What lies at a row's place is what upsampling gives the row, and its means give the tree's."""
     for stage in stages:
