@@ -213,7 +213,7 @@ def test_inference_without_a_compiler_takes_the_same_tables(kernels, stages):
     coarse = stage.coarser()
     x, below = random_features(stage, 8, dtype=torch.float64), random_features(coarse, 8, 1, dtype=torch.float64)
     weight = torch.randn(stage.depths, 16, 16, 3, 3, 3, dtype=torch.float64)
-    tables = (stage.children(), stage.node_ranges(), stage.blocks(), stage.block_ranges(), stage.patches())
+    tables = (stage.children(), stage.node_ranges(), stage.blocks(), stage.block_ranges(), stage.patches(), stage.cubes(), stage.singles())
     tables += (stage.segments(),)
     more = (coarse.children(), coarse.node_ranges(), stage.places_in_coarser())
     expected = patch_conv(x, weight, None, *tables, below, *more)

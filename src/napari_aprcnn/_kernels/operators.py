@@ -15,6 +15,7 @@ __all__ = [
     "NAMESPACE",
     "array",
     "compiled_for",
+    "fresh",
     "half_products_for",
     "is_plain",
     "operator",
@@ -25,6 +26,7 @@ __all__ = [
 
 NAMESPACE = "napari_aprcnn"
 _HALF = (torch.float16, torch.bfloat16)
+_LARGE = 1 << 22  # bytes; numpy draws the same line
 
 
 class Operator:
@@ -82,6 +84,18 @@ def compiled_for(*tensors: Tensor) -> Any:
     if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):
         return None
     return extension()
+
+
+def fresh(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Memory for an output, on huge pages where the system gives them on demand, as numpy's arrays are.
+
+    A hundred megabytes on pages of 4 kB take longer to come by than to fill: 38 and 4 ms; on huge ones 10.
+    """
+    made = like.new_empty(shape, dtype=dtype)
+    module = extension()
+    if made.nbytes >= _LARGE and made.device.type == "cpu" and module is not None:
+        module.ask_for_huge_pages(made.data_ptr(), made.nbytes)
+    return made
 
 
 def half_products_for(x: Tensor, tree: Tensor, weight: Tensor) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_aprcnn._kernels import reference_particles as reference
-from napari_aprcnn._kernels.operators import array, compiled_for, operator, threads, wide
+from napari_aprcnn._kernels.operators import array, compiled_for, fresh, operator, threads, wide
 from napari_aprcnn._kernels.particles import (
     column_sums,
     conv_input,
@@ -143,6 +143,8 @@ def patch_conv(
     blocks: Tensor,
     block_ranges: Tensor,
     patches: Tensor,
+    cubes: Tensor,
+    singles: Tensor,
     segments: Tensor,
     coarse: Tensor | None = None,
     coarse_children: Tensor | None = None,
@@ -160,7 +162,7 @@ def patch_conv(
         Features [R, in - coarse channels] of the stage.
     weight, bias
         One kernel a depth [depths, out, in, 3, 3, 3]; [out] or ``None``.
-    children, node_ranges, blocks, block_ranges, patches, segments
+    children, node_ranges, blocks, block_ranges, patches, cubes, singles, segments
         Tables of the stage; see `_kernels.particles`.
     coarse
         Features of the next coarser stage, which are upsampled and follow those of ``x`` without either being done.
@@ -181,9 +183,9 @@ def patch_conv(
     module = compiled_for(x, weight, *([] if second is None else second[:2]))
     if module is None:
         return _patch_conv_reference(x, tree, weight, bias, children, patches, segments, second)
-    out = x.new_empty((x.shape[0], weight.shape[1]))
+    out = fresh(x, x.shape[0], weight.shape[1])
     arrays = (array(x), array(tree), array(weight), None if bias is None else array(bias))
-    tables = tuple(array(t) for t in (children, blocks, block_ranges, patches, segments))
+    tables = tuple(array(t) for t in (children, blocks, block_ranges, patches, cubes, singles, segments))
     more = () if second is None else tuple(array(t) for t in second)
     module.conv_patches(*arrays, *tables, out.numpy(), threads(), *more)
     return out

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from napari_aprcnn._kernels import reference_norms as reference
 from napari_aprcnn._kernels.dispatch import extension
-from napari_aprcnn._kernels.operators import array, is_plain, operator, raw_half, threads
+from napari_aprcnn._kernels.operators import array, fresh, is_plain, operator, raw_half, threads
 from napari_aprcnn._kernels.reference_norms import statistics_dtype
 
 __all__ = ["group_norm", "group_norm_back", "group_norm_over", "scale_shift", "scale_shift_back", "scale_shift_over"]
@@ -89,7 +89,7 @@ def group_norm(
     if module is None:
         return reference.group_norm(x, item_rows, groups, weight, bias, eps, relu)
     features = _known(x)
-    out = features.new_empty(features.shape)
+    out = fresh(features, *features.shape)
     mean, rstd = _normalise(module, features, out, item_rows, groups, weight, bias, eps, relu)
     return out.to(x.dtype), mean, rstd
 
@@ -147,7 +147,7 @@ def group_norm_back(
     if module is None:
         return reference.group_norm_back(grad, x, item_rows, mean, rstd, weight, bias, relu)
     features = _known(x)
-    grad_x = features.new_empty(features.shape)
+    grad_x = fresh(features, *features.shape)
     grad_weight, grad_bias = (mean.new_empty(x.shape[1]) for _ in range(2))
     given = (_memory(grad.to(features.dtype)), _memory(features), array(item_rows), array(mean), array(rstd))
     settings = (mean.shape[1], _parameter(weight), _parameter(bias), relu)
@@ -211,7 +211,7 @@ def scale_shift(x: Tensor, centre: Tensor, scale: Tensor, shift: Tensor, relu: b
     if module is None:
         return reference.scale_shift(x, centre, scale, shift, relu)
     features = _known(x)
-    out = features.new_empty(features.shape)
+    out = fresh(features, *features.shape)
     parameters = (_parameter(centre), _parameter(scale), _parameter(shift))
     module.scale_shift(_memory(features), *parameters, relu, _memory(out), threads())
     return out.to(x.dtype)
@@ -242,7 +242,7 @@ def scale_shift_back(
     if module is None:
         return reference.scale_shift_back(grad, x, centre, scale, shift, relu)
     features = _known(x)
-    grad_x = features.new_empty(features.shape)
+    grad_x = fresh(features, *features.shape)
     grad_scale, grad_shift = (x.new_empty(x.shape[1], dtype=torch.float64) for _ in range(2))
     given = (_memory(grad.to(features.dtype)), _memory(features))
     parameters = (_parameter(centre), _parameter(scale), _parameter(shift))

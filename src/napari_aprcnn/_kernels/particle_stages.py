@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from napari_aprcnn._kernels import reference_particles as reference
-from napari_aprcnn._kernels.operators import array, compiled_for, operator, threads, wide
+from napari_aprcnn._kernels.operators import array, compiled_for, fresh, operator, threads, wide
 from napari_aprcnn._kernels.triton.choice import on_gpu
 
 __all__ = ["cell_means", "cell_sums", "pool", "reconstruct", "upsample"]
@@ -40,13 +40,13 @@ def pool(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: int) -
     if kernel is not None:
         found: tuple[Tensor, Tensor] = kernel(x, pool_children, pool_ranges, rows_out)
         return found
-    slot = torch.empty((pool_children.shape[0], x.shape[1]), dtype=torch.uint8, device=x.device)
+    slot = fresh(x, pool_children.shape[0], x.shape[1], dtype=torch.uint8)
     dtype, x = x.dtype, wide(x)
     module = compiled_for(x)
     if module is None:
         out, slot = reference.pool(x, pool_children, pool_ranges, rows_out)
         return out.to(dtype), slot
-    out = x.new_empty((rows_out, x.shape[1]))
+    out = fresh(x, rows_out, x.shape[1])
     module.pool(array(x), array(pool_children), array(pool_ranges), out.numpy(), slot.numpy(), threads())
     return out.to(dtype), slot
 
@@ -67,7 +67,7 @@ def _pool_back(grad: Tensor, slot: Tensor, pool_children: Tensor, pool_ranges: T
     module = compiled_for(grad)
     if module is None:
         return reference.pool_back(grad, slot, pool_children, pool_ranges, rows).to(dtype)
-    out = grad.new_empty((rows, grad.shape[1]))
+    out = fresh(grad, rows, grad.shape[1])
     module.pool_back(array(grad), array(slot), array(pool_children), array(pool_ranges), out.numpy(), threads())
     return out.to(dtype)
 
@@ -107,7 +107,7 @@ def upsample(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: in
     module = compiled_for(x)
     if module is None:
         return reference.upsample(x, pool_children, pool_ranges, rows_out).to(dtype)
-    out = x.new_empty((rows_out, x.shape[1]))
+    out = fresh(x, rows_out, x.shape[1])
     module.upsample(array(x), array(pool_children), array(pool_ranges), out.numpy(), threads())
     return out.to(dtype)
 
@@ -127,7 +127,7 @@ def _upsample_back(grad: Tensor, pool_children: Tensor, pool_ranges: Tensor, row
     module = compiled_for(grad)
     if module is None:
         return reference.upsample_back(grad, pool_children, pool_ranges, rows).to(dtype)
-    out = grad.new_empty((rows, grad.shape[1]))
+    out = fresh(grad, rows, grad.shape[1])
     module.upsample_back(array(grad), array(pool_children), array(pool_ranges), out.numpy(), threads())
     return out.to(dtype)
 
@@ -180,7 +180,7 @@ def reconstruct(x: Tensor, cells: Tensor, shape: Sequence[int]) -> Tensor:
     module = None if x.device.type != "cpu" else compiled_for(x.new_empty(0, dtype=torch.float32))
     if module is None:
         return reference.reconstruct(x, cells, list(shape))
-    out = x.new_empty((*shape, x.shape[1]))
+    out = fresh(x, *shape, x.shape[1])
     raw = f"u{x.element_size()}"
     source, target = (t.contiguous().view(_BITS[t.element_size()]).numpy().view(raw) for t in (x.detach(), out))
     module.paint_cells(source, array(cells), target, threads())
@@ -203,7 +203,7 @@ def cell_sums(dense: Tensor, cells: Tensor, mean: bool) -> Tensor:
     module = compiled_for(dense)
     if module is None:
         return reference.cell_sums(dense, cells, mean).to(dtype)
-    out = dense.new_empty((cells.shape[0], dense.shape[3]))
+    out = fresh(dense, cells.shape[0], dense.shape[3])
     module.sum_cells(array(dense), array(cells), mean, out.numpy(), threads())
     return out.to(dtype)
 

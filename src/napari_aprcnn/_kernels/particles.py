@@ -44,7 +44,7 @@ import torch
 from torch import Tensor
 
 from napari_aprcnn._kernels import reference_particles as reference
-from napari_aprcnn._kernels.operators import array, compiled_for, half_products_for, operator, raw_half, threads, wide
+from napari_aprcnn._kernels.operators import array, compiled_for, fresh, half_products_for, operator, raw_half, threads, wide
 from napari_aprcnn._kernels.triton.choice import on_gpu
 
 __all__ = [
@@ -84,7 +84,7 @@ def restrict_filters(weight: Tensor, depths: int) -> Tensor:
     if module is None:
         return reference.restrict(weight, depths)
     banks = weight.shape[0]
-    out = weight.new_empty((depths, *weight.shape[1:]))
+    out = fresh(weight, depths, *weight.shape[1:])
     out[:banks] = weight[:depths]
     last, kernels = array(weight[-1]), out.numpy()
     for depth in range(banks, depths):
@@ -143,7 +143,7 @@ def fill_tree(x: Tensor, children: Tensor, node_ranges: Tensor) -> Tensor:
     module = compiled_for(x)
     if module is None:
         return reference.fill_tree(x, children, node_ranges).to(dtype)
-    out = x.new_empty((children.shape[0] + 1, x.shape[1]))
+    out = fresh(x, children.shape[0] + 1, x.shape[1])
     module.fill_tree(array(x), array(children), array(node_ranges), out.numpy(), threads())
     return out.to(dtype)
 
@@ -163,7 +163,7 @@ def fill_tree_back(grad: Tensor, children: Tensor, node_ranges: Tensor, rows: in
     module = compiled_for(grad)
     if module is None:
         return reference.fill_tree_back(grad, children, node_ranges, rows).to(dtype)
-    out = grad.new_empty((rows, grad.shape[1]))
+    out = fresh(grad, rows, grad.shape[1])
     used = grad.detach().clone(memory_format=torch.contiguous_format).numpy()
     module.fill_tree_back(used, array(children), array(node_ranges), out.numpy(), False, threads())
     return out.to(dtype)
@@ -199,7 +199,7 @@ def convolve(
         return found
     module = half_products_for(x, tree, weight)
     if module is not None:
-        out = x.new_empty((x.shape[0], weight.shape[1]))
+        out = fresh(x, x.shape[0], weight.shape[1])
         added = None if bias is None else array(bias.float())
         arrays = (raw_half(x), raw_half(tree), raw_half(weight), added, array(neighbours), array(segments))
         module.conv_forward_bf16(*arrays, raw_half(out), threads())
@@ -208,7 +208,7 @@ def convolve(
     bias = None if bias is None else wide(bias)
     module = compiled_for(x, tree, weight)
     if module is not None:
-        out = x.new_empty((x.shape[0], weight.shape[1]))
+        out = fresh(x, x.shape[0], weight.shape[1])
         added = None if bias is None else array(bias)
         arrays = (array(x), array(tree), array(weight), added, array(neighbours), array(segments))
         module.conv_forward(*arrays, out.numpy(), threads())
@@ -283,8 +283,8 @@ def conv_input(
     if module is None:
         parts = reference.conv_input(grad, weight, neighbours, segments, tree_rows)
         return parts[0].to(dtype), parts[1].to(dtype)
-    features = grad.new_empty((grad.shape[0], weight.shape[2]))
-    tree = grad.new_empty((tree_rows + 1, weight.shape[2]))
+    features = fresh(grad, grad.shape[0], weight.shape[2])
+    tree = fresh(grad, tree_rows + 1, weight.shape[2])
     arrays = (array(grad), array(weight), array(neighbours), array(slabs))
     module.conv_input(*arrays, features.numpy(), tree.numpy(), threads())
     return features.to(dtype), tree.to(dtype)
@@ -337,7 +337,7 @@ def column_sums(values: Tensor) -> Tensor:
     module = compiled_for(values)
     if module is None:
         return reference.column_sums(values).to(dtype)
-    out = values.new_empty((values.shape[1],))
+    out = fresh(values, values.shape[1])
     module.column_sums(array(values), out.numpy(), threads())
     return out.to(dtype)
 

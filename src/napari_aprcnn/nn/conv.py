@@ -155,6 +155,8 @@ class APRConv(nn.Module):
             stage.blocks(),
             stage.block_ranges(),
             stage.patches(),
+            stage.cubes(),
+            stage.singles(),
             stage.segments(),
         )
         return fine.with_features(patch_conv(fine.features, kernels, self.bias, *tables, *more))

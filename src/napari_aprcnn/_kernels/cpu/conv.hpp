@@ -21,6 +21,13 @@ struct Rows2 {
     }
     bool joined() const { return base[0] == base[1]; }
     const float* at(int64_t index) const { return base[index >= rows ? 1 : 0] + index * channels; }
+    // The same of many at once, as numbers: a loop without branches.
+    void find(const int32_t* indices, int64_t count, const float** to) const {
+        const uintptr_t first = reinterpret_cast<uintptr_t>(base[0]), second = reinterpret_cast<uintptr_t>(base[1]);
+        const uintptr_t step = static_cast<uintptr_t>(channels) * sizeof(float);
+        for (int64_t i = 0; i < count; ++i)
+            to[i] = reinterpret_cast<const float*>((indices[i] >= rows ? second : first) + static_cast<uintptr_t>(indices[i]) * step);
+    }
 };
 
 struct Taps {
@@ -41,6 +48,7 @@ struct Blocks {
 };
 
 constexpr int64_t blocks_together = 12;  // a multiple of every tile; more would not stay in cache with the weights
+constexpr int64_t cubes_together = 12;
 constexpr int64_t block_channels = 32;   // input channels that are summed at once where rows come in blocks
 
 struct ConvTable {
@@ -54,6 +62,9 @@ struct ConvTable {
     // each, rows [count][8] or -1; weights [64][pieces of channels][blocks][channel][width]. See conv_blocks.hpp.
     void (*blocks)(const Rows2* from, int sources, const int32_t* const* patches, const int32_t* rows, int64_t count,
                    const Blocks& blocks, const float* weights, const float* bias, int64_t columns, float* out, float* scratch);
+    // The same of cubes of 4 x 4 x 4 rows: patches [count][216], rows [count][64], weights [216][...].
+    void (*cubes)(const Rows2* from, int sources, const int32_t* const* patches, const int32_t* rows, int64_t count,
+                  const Blocks& blocks, const float* weights, const float* bias, int64_t columns, float* out, float* scratch);
     // grad_features / grad_tree += the transposed product; nothing else may write to what these rows' taps reach.
     void (*input)(const float* grad, int64_t grad_channels, const Taps& taps, const Blocks& blocks, const float* weights,
                   int64_t rows, int64_t tree_rows, int64_t channels, int64_t first, int64_t last, float* grad_features,

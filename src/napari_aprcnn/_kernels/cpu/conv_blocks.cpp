@@ -9,6 +9,7 @@ namespace aprcnn {
 namespace {
 
 constexpr int64_t fewest_blocks = 64;     // fewer do not pay for the weights
+constexpr int64_t fewest_cubes = 32;
 constexpr double fewest_rows = 3.2;       // of a block, on average: 64 products and what is around them against 27 a row
 
 }  // namespace
@@ -25,21 +26,56 @@ bool BlockRange::filtered() const {
     return blocks >= fewest_blocks && static_cast<double>(rows) >= fewest_rows * static_cast<double>(blocks);
 }
 
-AlignedFloats block_weights(const float* weight, const KernelShape& kernel, Inside inside, const Blocks& blocks) {
+bool BlockRange::has_cubes() const { return last_cube - first_cube >= fewest_cubes; }
+
+namespace {
+
+constexpr int64_t lanes = 8;  // every width is a multiple of it, or half of it
+
+// G g along an axis, `many` columns at a time: F(2, 3) with the points 0, 1, -1 and infinity.
+void filter_block(const double* g, int64_t from_step, double* to, int64_t to_step) {
+    for (int64_t l = 0; l < lanes; ++l) {
+        const double a = g[l], b = g[from_step * lanes + l], c = g[2 * from_step * lanes + l];
+        to[l] = a;
+        to[to_step * lanes + l] = (a + b + c) / 2;
+        to[2 * to_step * lanes + l] = (a - b + c) / 2;
+        to[3 * to_step * lanes + l] = c;
+    }
+}
+
+// F(4, 3) with the points 0, +-3/4, +-3/2 and infinity.
+void filter_cube(const double* g, int64_t from_step, double* to, int64_t to_step) {
+    constexpr double p = 0.75, q = 1.5, p2 = p * p, q2 = q * q, first = 1 / (p2 * q2);
+    constexpr double own_p = 1 / (2 * p2 * (p2 - q2)), own_q = 1 / (2 * q2 * (q2 - p2));
+    for (int64_t l = 0; l < lanes; ++l) {
+        const double a = g[l], b = g[from_step * lanes + l], c = g[2 * from_step * lanes + l];
+        to[l] = a * first;
+        to[to_step * lanes + l] = (a + p2 * c) * own_p + b * (p * own_p);
+        to[2 * to_step * lanes + l] = (a + p2 * c) * own_p - b * (p * own_p);
+        to[3 * to_step * lanes + l] = (a + q2 * c) * own_q + b * (q * own_q);
+        to[4 * to_step * lanes + l] = (a + q2 * c) * own_q - b * (q * own_q);
+        to[5 * to_step * lanes + l] = c;
+    }
+}
+
+// Taps [27][lanes] to products [points ^ 3][lanes].
+template <int Points>
+void filter_taps(const double* taps, double* to) {
+    constexpr auto filter = Points == 4 ? filter_block : filter_cube;
+    double x[9 * Points * lanes], y[3 * Points * Points * lanes];
+    for (int k = 0; k < 9; ++k) filter(taps + 3 * k * lanes, 1, x + Points * k * lanes, 1);
+    for (int k = 0; k < 3; ++k)
+        for (int c = 0; c < Points; ++c)
+            filter(x + (3 * Points * k + c) * lanes, Points, y + (Points * Points * k + c) * lanes, Points);
+    for (int c = 0; c < Points * Points; ++c) filter(y + c * lanes, Points * Points, to + c * lanes, Points * Points);
+}
+
+}  // namespace
+
+AlignedFloats filtered_weights(const float* weight, const KernelShape& kernel, Inside inside, const Blocks& blocks, Tile tile) {
     AlignedFloats made;
-    const int64_t padded = blocks.padded();
-    made.resize(64 * kernel.in * padded);
-    constexpr int64_t lanes = 8;  // every width is a multiple of it, or half of it
-    // G g along an axis: g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2.
-    const auto filter = [](const double* g, int64_t from_step, double* to, int64_t to_step) {
-        for (int64_t l = 0; l < lanes; ++l) {
-            const double a = g[l], b = g[from_step * lanes + l], c = g[2 * from_step * lanes + l];
-            to[l] = a;
-            to[to_step * lanes + l] = (a + b + c) / 2;
-            to[2 * to_step * lanes + l] = (a - b + c) / 2;
-            to[3 * to_step * lanes + l] = c;
-        }
-    };
+    const int64_t padded = blocks.padded(), products = products_of(tile);
+    made.resize(products * kernel.in * padded);
     int64_t column = 0;
     for (int b = 0; b < blocks.count; ++b) {
         const int64_t width = blocks.width[b];
@@ -50,17 +86,18 @@ AlignedFloats block_weights(const float* weight, const KernelShape& kernel, Insi
             const int64_t some = inside.piece_end(first) - first;
             for (int64_t part = 0; part < width; part += lanes) {
                 const int64_t many = std::min(lanes, width - part);
-                double taps[27 * lanes] = {}, x[36 * lanes], y[48 * lanes], z[64 * lanes];
+                double taps[27 * lanes] = {}, filtered[216 * lanes];
                 for (int64_t l = 0; l < std::min(many, kernel.out - column - part); ++l)
                     for (int64_t k = 0; k < 27; ++k)
                         taps[k * lanes + l] = weight[((column + part + l) * kernel.in + i) * 27 + k];
-                for (int k = 0; k < 9; ++k) filter(taps + 3 * k * lanes, 1, x + 4 * k * lanes, 1);
-                for (int k = 0; k < 3; ++k)
-                    for (int c = 0; c < 4; ++c) filter(x + (12 * k + c) * lanes, 4, y + (16 * k + c) * lanes, 4);
-                for (int c = 0; c < 16; ++c) filter(y + c * lanes, 16, z + c * lanes, 16);
+                if (tile == Tile::block)
+                    filter_taps<4>(taps, filtered);
+                else
+                    filter_taps<6>(taps, filtered);
                 float* to = made.data() + first * padded + some * column + (i - first) * width + part;
-                for (int64_t k = 0; k < 64; ++k)
-                    for (int64_t l = 0; l < many; ++l) to[k * kernel.in * padded + l] = static_cast<float>(z[k * lanes + l]);
+                for (int64_t k = 0; k < products; ++k)
+                    for (int64_t l = 0; l < many; ++l)
+                        to[k * kernel.in * padded + l] = static_cast<float>(filtered[k * lanes + l]);
             }
         }
         column += width;
@@ -68,10 +105,12 @@ AlignedFloats block_weights(const float* weight, const KernelShape& kernel, Insi
     return made;
 }
 
-int64_t block_scratch(const KernelShape& kernel, const Blocks& blocks) {
-    const int64_t values = std::min<int64_t>(kernel.in, block_channels) * blocks_together + 16;
-    const int64_t products = blocks.padded() * blocks_together + 16;
-    return 16 * (values + products) + 8 * blocks.padded() * blocks_together;
+int64_t filter_scratch(const KernelShape& kernel, const Blocks& blocks, Tile tile) {
+    const int64_t together = tile == Tile::block ? blocks_together : cubes_together;
+    const int64_t slice = tile == Tile::block ? 16 : 36, rows = tile == Tile::block ? 8 : 64;
+    const int64_t values = std::min<int64_t>(kernel.in, block_channels) * together + 16;
+    const int64_t products = blocks.padded() * together + 16;
+    return slice * (values + products) + rows * blocks.padded() * together;
 }
 
 }  // namespace aprcnn

@@ -1,9 +1,10 @@
-// Convolution 3 x 3 x 3 of rows in blocks of siblings: by minimal filtering where blocks are full, else tap by tap. A table of
+// Convolution 3 x 3 x 3 of rows in blocks of siblings: by minimal filtering where blocks, or cubes of them, are full, else tap by tap. A table of
 // patches takes the place of a neighbour table of three times its size, a second source of channels that of a concatenation.
 #include <algorithm>
 #include <cstring>
 #include <map>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "conv.hpp"
@@ -18,9 +19,11 @@ namespace {
 
 constexpr int64_t rows_together = 7 * 12;  // a multiple of the rows that the inner loops take at once; their taps stay in cache
 
+// How rows are convolved, and what `first` and `last` of a task count: blocks tap by tap, blocks, single blocks, cubes.
+enum class Way { plain, blocks, singles, cubes };
 struct PatchTask {
     int64_t first, last, depth;
-    bool filtered;
+    Way way;
 };
 
 // Channels from..from+count of weights [depths][out][in][taps].
@@ -69,38 +72,51 @@ class PatchRun {
     void prepare(const std::vector<PatchTask>& tasks, int threads) {
         for (const PatchTask& task : tasks) {
             if (task.depth < 0 || task.depth >= kernel_.depths) throw std::invalid_argument("a segment is deeper than the weights");
-            if (task.filtered)
-                filters_[task.depth];
-            else
+            if (task.way == Way::plain)
                 for (Packed& one : packed_) one.prepare(task.depth);
+            else
+                filters_[{task.way == Way::cubes ? Tile::cube : Tile::block, task.depth}];
         }
-        std::vector<int64_t> depths;
-        for (const auto& one : filters_) depths.push_back(one.first);
-        parallel_for(static_cast<int64_t>(depths.size()), threads, [&](int64_t i, int, const StopFlag&) {
-            const float* own = weight_ + depths[i] * kernel_.out * kernel_.in * kernel_.taps;
-            filters_.at(depths[i]) = block_weights(own, kernel_, inside_, blocks_);
+        std::vector<std::pair<Tile, int64_t>> wanted;
+        for (const auto& one : filters_) wanted.push_back(one.first);
+        parallel_for(static_cast<int64_t>(wanted.size()), threads, [&](int64_t i, int, const StopFlag&) {
+            const float* own = weight_ + wanted[i].second * kernel_.out * kernel_.in * kernel_.taps;
+            filters_.at(wanted[i]) = filtered_weights(own, kernel_, inside_, blocks_, wanted[i].first);
         });
     }
 
     int64_t scratch() const {
         const int64_t plain = count_ * rows_together * kernel_.out + 16;
-        return std::max(plain, filters() ? block_scratch(kernel_, blocks_) : 0);
+        if (!filters()) return plain;
+        return std::max({plain, filter_scratch(kernel_, blocks_, Tile::block), filter_scratch(kernel_, blocks_, Tile::cube)});
     }
 
     void filtered(const PatchTask& task, float* room) const {
-        std::vector<int32_t> mapped(count_ > 1 ? 64 * blocks_together : 0), rows(8 * blocks_together);
-        for (int64_t block = task.first; block < task.last; block += blocks_together) {
-            const int64_t count = std::min(blocks_together, task.last - block);
+        std::vector<int32_t> own(64 * blocks_together), mapped(count_ > 1 ? own.size() : 0), rows(8 * blocks_together);
+        for (int64_t first = task.first; first < task.last; first += blocks_together) {
+            const int64_t count = std::min(blocks_together, task.last - first);
             for (int64_t b = 0; b < count; ++b) {
-                const int32_t* here = children_of(block + b);
+                const int64_t block = task.way == Way::singles ? table_.singles[first + b] : first + b;
+                const int32_t* here = children_of(block);
                 for (int child = 0; child < 8; ++child) rows[8 * b + child] = is_row(here[child]) ? here[child] : -1;
+                std::copy_n(table_.patches + 64 * block, 64, own.data() + 64 * b);
             }
-            const int32_t* own = table_.patches + 64 * block;
-            const int32_t* tables[2] = {own, mapped.data()};
-            if (count_ > 1)
-                for (int64_t i = 0; i < 64 * count; ++i) mapped[i] = sources_[1].places[own[i]];
-            conv_.blocks(from_.data(), count_, tables, rows.data(), count, blocks_, filters_.at(task.depth).data(), bias_.data(),
-                         kernel_.out, out_, room);
+            map_places(own, mapped, 64 * count);
+            const int32_t* tables[2] = {own.data(), mapped.data()};
+            conv_.blocks(from_.data(), count_, tables, rows.data(), count, blocks_, filters_.at({Tile::block, task.depth}).data(),
+                         bias_.data(), kernel_.out, out_, room);
+        }
+    }
+
+    void cubes(const PatchTask& task, float* room) const {
+        std::vector<int32_t> own(216 * cubes_together), mapped(count_ > 1 ? own.size() : 0), rows(64 * cubes_together);
+        for (int64_t first = task.first; first < task.last; first += cubes_together) {
+            const int64_t count = std::min(cubes_together, task.last - first);
+            for (int64_t b = 0; b < count; ++b) join_blocks(table_.cubes + 8 * (first + b), own.data() + 216 * b, rows.data() + 64 * b);
+            map_places(own, mapped, 216 * count);
+            const int32_t* tables[2] = {own.data(), mapped.data()};
+            conv_.cubes(from_.data(), count_, tables, rows.data(), count, blocks_, filters_.at({Tile::cube, task.depth}).data(),
+                        bias_.data(), kernel_.out, out_, room);
         }
     }
 
@@ -123,6 +139,28 @@ class PatchRun {
     }
 
   private:
+    // The patch of a cube from those of its blocks, which overlap: a position is outside where no row of any block needs it.
+    void join_blocks(const int32_t* cube, int32_t* patch, int32_t* rows) const {
+        const int32_t outside = static_cast<int32_t>(size_.rows + size_.tree_rows);
+        std::fill_n(patch, 216, outside);
+        std::fill_n(rows, 64, -1);
+        for (int octant = 0; octant < 8; ++octant) {
+            if (cube[octant] < 0) continue;
+            const int z0 = 2 * (octant / 4), y0 = 2 * (octant / 2 % 2), x0 = 2 * (octant % 2);
+            const int32_t* own = table_.patches + 64 * static_cast<int64_t>(cube[octant]);
+            for (int line = 0; line < 16; ++line) {
+                int32_t* to = patch + 36 * (z0 + line / 4) + 6 * (y0 + line % 4) + x0;
+                for (int x = 0; x < 4; ++x) to[x] = own[4 * line + x] == outside ? to[x] : own[4 * line + x];
+            }
+            const int32_t* here = children_of(cube[octant]);
+            for (int child = 0; child < 8; ++child)
+                if (is_row(here[child])) rows[16 * (z0 + child / 4) + 4 * (y0 + child / 2 % 2) + x0 + child % 2] = here[child];
+        }
+    }
+    void map_places(const std::vector<int32_t>& own, std::vector<int32_t>& mapped, int64_t count) const {
+        if (count_ > 1)
+            for (int64_t i = 0; i < count; ++i) mapped[i] = sources_[1].places[own[i]];
+    }
     const int32_t* children_of(int64_t block) const { return table_.children + 8 * static_cast<int64_t>(table_.nodes[block]); }
     bool is_row(int32_t index) const { return index >= 0 && index < size_.rows; }
 
@@ -159,8 +197,63 @@ class PatchRun {
     std::vector<Rows2> from_;
     std::vector<std::vector<float>> parts_;
     std::vector<Packed> packed_;
-    std::map<int64_t, AlignedFloats> filters_;  // of the depths with full blocks
+    std::map<std::pair<Tile, int64_t>, AlignedFloats> filters_;  // of the depths with full blocks or cubes
 };
+
+// Every block lies in one cube of its segment or is one of its single blocks.
+class Cover {
+  public:
+    explicit Cover(const PatchTable& table) : table_(table), seen_(table.count, 0) {}
+    void add(const BlockRange& range) {
+        for (int64_t c = range.first_cube; c < range.last_cube; ++c)
+            for (int octant = 0; octant < 8; ++octant)
+                if (table_.cubes[8 * c + octant] >= 0) see(range, table_.cubes[8 * c + octant]);
+        for (int64_t s = range.first_single; s < range.last_single; ++s) see(range, table_.singles[s]);
+        for (int64_t block = range.first; block < range.last; ++block)
+            if (seen_[block] == 0) throw std::invalid_argument("a block is in no cube and not single");
+    }
+
+  private:
+    void see(const BlockRange& range, int64_t block) {
+        if (block < range.first || block >= range.last || seen_[block] != 0)
+            throw std::invalid_argument("a block of a cube, or a single one, is of another segment or there twice");
+        seen_[block] = 1;
+    }
+    const PatchTable& table_;
+    std::vector<uint8_t> seen_;
+};
+
+std::vector<PatchTask> tasks_of(const PatchTable& table, Segments segments, bool filters) {
+    std::vector<PatchTask> tasks;
+    Cover cover(table);
+    BlockRange before{};
+    for (int64_t s = 0; s < segments.count; ++s) {
+        const int64_t* own = table.ranges + 7 * s;
+        const BlockRange range{own[0], own[1], own[2], own[3], own[4], own[5], own[6]};
+        if (range.first != before.last || range.last < range.first || range.last > table.count)
+            throw std::invalid_argument("the blocks of the segments do not follow one another");
+        if (range.first_cube != before.last_cube || range.last_cube < range.first_cube || range.last_cube > table.cube_count ||
+            range.first_single != before.last_single || range.last_single < range.first_single || range.last_single > table.single_count)
+            throw std::invalid_argument("the cubes and single blocks of the segments do not follow one another");
+        if (range.rows != segments.data[3 * s + 1] - segments.data[3 * s])
+            throw std::invalid_argument("the rows of a segment are not those of its blocks");
+        cover.add(range);
+        before = range;
+        const auto cut = [&](int64_t first, int64_t last, int64_t step, Way way) {
+            for (int64_t i = first; i < last; i += step) tasks.push_back({i, std::min(last, i + step), segments.data[3 * s + 2], way});
+        };
+        if (!filters || !range.filtered()) {
+            cut(range.first, range.last, 21 * blocks_together, Way::plain);
+        } else if (!range.has_cubes()) {
+            cut(range.first, range.last, 8 * blocks_together, Way::blocks);
+        } else {
+            cut(range.first_cube, range.last_cube, 2 * cubes_together, Way::cubes);
+            cut(range.first_single, range.last_single, 8 * blocks_together, Way::singles);
+        }
+    }
+    if (before.last != table.count) throw std::invalid_argument("a block belongs to no segment");
+    return tasks;
+}
 
 }  // namespace
 
@@ -169,30 +262,18 @@ void conv_patches(const ConvSource* sources, int source_count, StageSize size, c
     for (int64_t i = 0; i < table.count; ++i)
         if (table.nodes[i] < 0 || table.nodes[i] >= size.tree_rows) throw std::invalid_argument("a block is no tree row");
     PatchRun run(sources, source_count, size, weight, kernel, bias, table, out);
-    std::vector<PatchTask> tasks;
-    int64_t end = 0;
-    for (int64_t s = 0; s < segments.count; ++s) {
-        const BlockRange range{table.ranges[3 * s], table.ranges[3 * s + 1], table.ranges[3 * s + 2]};
-        if (range.first != end || range.last < range.first || range.last > table.count)
-            throw std::invalid_argument("the blocks of the segments do not follow one another");
-        if (range.rows != segments.data[3 * s + 1] - segments.data[3 * s])
-            throw std::invalid_argument("the rows of a segment are not those of its blocks");
-        end = range.last;
-        const bool filtered = range.filtered() && run.filters();
-        const int64_t step = (filtered ? 8 : 21) * blocks_together;
-        for (int64_t block = range.first; block < range.last; block += step)
-            tasks.push_back({block, std::min(range.last, block + step), segments.data[3 * s + 2], filtered});
-    }
-    if (end != table.count) throw std::invalid_argument("a block belongs to no segment");
+    const std::vector<PatchTask> tasks = tasks_of(table, segments, run.filters());
     run.prepare(tasks, threads);
     std::vector<AlignedFloats> rooms(std::max(threads, 1) + 1);
     parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int worker, const StopFlag&) {
         rooms.at(worker).resize(run.scratch());
         float* room = rooms.at(worker).data();
-        if (tasks[t].filtered)
-            run.filtered(tasks[t], room);
-        else
+        if (tasks[t].way == Way::plain)
             run.plain(tasks[t], room);
+        else if (tasks[t].way == Way::cubes)
+            run.cubes(tasks[t], room);
+        else
+            run.filtered(tasks[t], room);
     });
 }
 

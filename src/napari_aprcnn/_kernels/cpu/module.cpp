@@ -4,6 +4,7 @@
 #include "hot.hpp"
 #include "masks.hpp"
 #include "objects.hpp"
+#include "pages.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -39,6 +40,8 @@ NB_MODULE(_cpu, m) {
     m.def("has_instruction_set", [](const std::string& name) { return has_instruction_set(name.c_str()); }, "name"_a);
     m.def("choose_instruction_set", [](const std::string& name) { return choose_instruction_set(name.c_str()); },
           "name"_a);
+    m.def("ask_for_huge_pages", [](uintptr_t address, size_t bytes) { return ask_for_huge_pages(reinterpret_cast<void*>(address), bytes); },
+          "address"_a, "bytes"_a);
 
     bind_convert(m);
     bind_tree(m);

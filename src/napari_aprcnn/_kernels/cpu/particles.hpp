@@ -34,17 +34,20 @@ struct ConvSource {
     const int32_t* places;
 };
 
-// Blocks of siblings: which tree rows they are [count], what lies around them [count][64], children [tree_rows][8], and of every
-// segment its first block, last block + 1, and the rows in them [segments][3].
+// Blocks of siblings: which tree rows they are [count], what lies around them [count][64], children [tree_rows][8]; cubes
+// [cube_count][8] of blocks, or -1 where there is none, and single blocks, which are in no cube. Of every segment its first block, last
+// block + 1, the rows in them, the cubes and the single blocks likewise [segments][7].
 struct PatchTable {
     const int32_t *nodes, *patches;
     int64_t count;
+    const int32_t *cubes, *singles;
+    int64_t cube_count, single_count;
     const int32_t* children;
     const int64_t* ranges;
 };
 
 // The same with a kernel 3 x 3 x 3 for features of one or two sources, whose channels follow one another. Rows that lie in full
-// blocks take minimal filtering, a third of the products and other roundings.
+// blocks or cubes take minimal filtering, a third to an eighth of the products and other roundings.
 void conv_patches(const ConvSource* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
                   const float* bias, const PatchTable& table, Segments segments, float* out, int threads);
 
