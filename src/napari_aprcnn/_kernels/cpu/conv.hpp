@@ -48,8 +48,16 @@ struct Blocks {
 };
 
 constexpr int64_t blocks_together = 12;  // a multiple of every tile; more would not stay in cache with the weights
-constexpr int64_t cubes_together = 12;
+constexpr int64_t cubes_together = 6;
 constexpr int64_t block_channels = 32;   // input channels that are summed at once where rows come in blocks
+
+// Blocks or cubes that are convolved together: their extended indices in each source [count][64 or 216], and their rows
+// [count][8 or 64], or -1.
+struct Patches {
+    const int32_t* indices[2];
+    const int32_t* rows;
+    int64_t count;
+};
 
 struct ConvTable {
     const char* name;
@@ -58,13 +66,13 @@ struct ConvTable {
     // out[row][0..columns) = bias + sum over taps and channels, rows first..last-1; bias is padded.
     void (*forward)(const Rows2& from, const Taps& taps, const Blocks& blocks, const float* weights, const float* bias,
                     int64_t columns, int64_t first, int64_t last, float* out);
-    // The same of blocks of 2 x 2 x 2 rows whose channels come from one or two sources: patches [count][64] extended indices for
-    // each, rows [count][8] or -1; weights [64][pieces of channels][blocks][channel][width]. See conv_blocks.hpp.
-    void (*blocks)(const Rows2* from, int sources, const int32_t* const* patches, const int32_t* rows, int64_t count,
-                   const Blocks& blocks, const float* weights, const float* bias, int64_t columns, float* out, float* scratch);
-    // The same of cubes of 4 x 4 x 4 rows: patches [count][216], rows [count][64], weights [216][...].
-    void (*cubes)(const Rows2* from, int sources, const int32_t* const* patches, const int32_t* rows, int64_t count,
-                  const Blocks& blocks, const float* weights, const float* bias, int64_t columns, float* out, float* scratch);
+    // The same of blocks of 2 x 2 x 2 rows whose channels come from one or two sources; weights [64][pieces of channels][blocks]
+    // [channel][width], see conv_blocks.hpp. What the next call will read is asked for meanwhile.
+    void (*blocks)(const Rows2* from, int sources, const Patches& now, const Patches& next, const Blocks& blocks,
+                   const float* weights, const float* bias, int64_t columns, float* out, float* scratch);
+    // The same of cubes of 4 x 4 x 4 rows; weights [216][...].
+    void (*cubes)(const Rows2* from, int sources, const Patches& now, const Patches& next, const Blocks& blocks,
+                  const float* weights, const float* bias, int64_t columns, float* out, float* scratch);
     // grad_features / grad_tree += the transposed product; nothing else may write to what these rows' taps reach.
     void (*input)(const float* grad, int64_t grad_channels, const Taps& taps, const Blocks& blocks, const float* weights,
                   int64_t rows, int64_t tree_rows, int64_t channels, int64_t first, int64_t last, float* grad_features,

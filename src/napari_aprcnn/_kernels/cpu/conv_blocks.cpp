@@ -107,7 +107,7 @@ AlignedFloats filtered_weights(const float* weight, const KernelShape& kernel, I
 
 int64_t filter_scratch(const KernelShape& kernel, const Blocks& blocks, Tile tile) {
     const int64_t together = tile == Tile::block ? blocks_together : cubes_together;
-    const int64_t slice = tile == Tile::block ? 16 : 36, rows = tile == Tile::block ? 8 : 64;
+    const int64_t slice = tile == Tile::block ? 16 : 72, rows = tile == Tile::block ? 8 : 64;
     const int64_t values = std::min<int64_t>(kernel.in, block_channels) * together + 16;
     const int64_t products = blocks.padded() * together + 16;
     return slice * (values + products) + rows * blocks.padded() * together;

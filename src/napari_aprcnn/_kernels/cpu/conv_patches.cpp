@@ -91,32 +91,18 @@ class PatchRun {
         return std::max({plain, filter_scratch(kernel_, blocks_, Tile::block), filter_scratch(kernel_, blocks_, Tile::cube)});
     }
 
+    // Blocks or cubes, some together; the next ones are looked up before, so that the processor can fetch what they will read.
     void filtered(const PatchTask& task, float* room) const {
-        std::vector<int32_t> own(64 * blocks_together), mapped(count_ > 1 ? own.size() : 0), rows(8 * blocks_together);
-        for (int64_t first = task.first; first < task.last; first += blocks_together) {
-            const int64_t count = std::min(blocks_together, task.last - first);
-            for (int64_t b = 0; b < count; ++b) {
-                const int64_t block = task.way == Way::singles ? table_.singles[first + b] : first + b;
-                const int32_t* here = children_of(block);
-                for (int child = 0; child < 8; ++child) rows[8 * b + child] = is_row(here[child]) ? here[child] : -1;
-                std::copy_n(table_.patches + 64 * block, 64, own.data() + 64 * b);
-            }
-            map_places(own, mapped, 64 * count);
-            const int32_t* tables[2] = {own.data(), mapped.data()};
-            conv_.blocks(from_.data(), count_, tables, rows.data(), count, blocks_, filters_.at({Tile::block, task.depth}).data(),
-                         bias_.data(), kernel_.out, out_, room);
-        }
-    }
-
-    void cubes(const PatchTask& task, float* room) const {
-        std::vector<int32_t> own(216 * cubes_together), mapped(count_ > 1 ? own.size() : 0), rows(64 * cubes_together);
-        for (int64_t first = task.first; first < task.last; first += cubes_together) {
-            const int64_t count = std::min(cubes_together, task.last - first);
-            for (int64_t b = 0; b < count; ++b) join_blocks(table_.cubes + 8 * (first + b), own.data() + 216 * b, rows.data() + 64 * b);
-            map_places(own, mapped, 216 * count);
-            const int32_t* tables[2] = {own.data(), mapped.data()};
-            conv_.cubes(from_.data(), count_, tables, rows.data(), count, blocks_, filters_.at({Tile::cube, task.depth}).data(),
-                        bias_.data(), kernel_.out, out_, room);
+        const bool cubes = task.way == Way::cubes;
+        const int64_t together = cubes ? cubes_together : blocks_together;
+        const auto run = cubes ? conv_.cubes : conv_.blocks;
+        const float* weights = filters_.at({cubes ? Tile::cube : Tile::block, task.depth}).data();
+        Gathered some[2] = {{cubes, together}, {cubes, together}};
+        gather(task, task.first, some[0]);
+        for (int64_t first = task.first, turn = 0; first < task.last; first += together, turn ^= 1) {
+            gather(task, first + together, some[turn ^ 1]);
+            run(from_.data(), count_, some[turn].patches(), some[turn ^ 1].patches(), blocks_, weights, bias_.data(), kernel_.out,
+                out_, room);
         }
     }
 
@@ -139,6 +125,31 @@ class PatchRun {
     }
 
   private:
+    // Patches that are convolved together, and the rows in them.
+    struct Gathered {
+        Gathered(bool cubes, int64_t together)
+            : patch(cubes ? 216 : 64), block(cubes ? 64 : 8), own(patch * together), mapped(own.size()), rows(block * together) {}
+        Patches patches() const { return {{own.data(), mapped.data()}, rows.data(), count}; }
+        int64_t patch, block, count = 0;
+        std::vector<int32_t> own, mapped, rows;
+    };
+    void gather(const PatchTask& task, int64_t first, Gathered& to) const {
+        const bool cubes = task.way == Way::cubes;
+        to.count = std::max<int64_t>(0, std::min(cubes ? cubes_together : blocks_together, task.last - first));
+        for (int64_t b = 0; b < to.count; ++b) {
+            int32_t* rows = to.rows.data() + to.block * b;
+            if (cubes) {
+                join_blocks(table_.cubes + 8 * (first + b), to.own.data() + 216 * b, rows);
+                continue;
+            }
+            const int64_t block = task.way == Way::singles ? table_.singles[first + b] : first + b;
+            const int32_t* here = children_of(block);
+            for (int child = 0; child < 8; ++child) rows[child] = is_row(here[child]) ? here[child] : -1;
+            std::copy_n(table_.patches + 64 * block, 64, to.own.data() + 64 * b);
+        }
+        if (count_ > 1)
+            for (int64_t i = 0; i < to.patch * to.count; ++i) to.mapped[i] = sources_[1].places[to.own[i]];
+    }
     // The patch of a cube from those of its blocks, which overlap: a position is outside where no row of any block needs it.
     void join_blocks(const int32_t* cube, int32_t* patch, int32_t* rows) const {
         const int32_t outside = static_cast<int32_t>(size_.rows + size_.tree_rows);
@@ -156,10 +167,6 @@ class PatchRun {
             for (int child = 0; child < 8; ++child)
                 if (is_row(here[child])) rows[16 * (z0 + child / 4) + 4 * (y0 + child / 2 % 2) + x0 + child % 2] = here[child];
         }
-    }
-    void map_places(const std::vector<int32_t>& own, std::vector<int32_t>& mapped, int64_t count) const {
-        if (count_ > 1)
-            for (int64_t i = 0; i < count; ++i) mapped[i] = sources_[1].places[own[i]];
     }
     const int32_t* children_of(int64_t block) const { return table_.children + 8 * static_cast<int64_t>(table_.nodes[block]); }
     bool is_row(int32_t index) const { return index >= 0 && index < size_.rows; }
@@ -247,7 +254,7 @@ std::vector<PatchTask> tasks_of(const PatchTable& table, Segments segments, bool
         } else if (!range.has_cubes()) {
             cut(range.first, range.last, 8 * blocks_together, Way::blocks);
         } else {
-            cut(range.first_cube, range.last_cube, 2 * cubes_together, Way::cubes);
+            cut(range.first_cube, range.last_cube, 8 * cubes_together, Way::cubes);
             cut(range.first_single, range.last_single, 8 * blocks_together, Way::singles);
         }
     }
@@ -270,8 +277,6 @@ void conv_patches(const ConvSource* sources, int source_count, StageSize size, c
         float* room = rooms.at(worker).data();
         if (tasks[t].way == Way::plain)
             run.plain(tasks[t], room);
-        else if (tasks[t].way == Way::cubes)
-            run.cubes(tasks[t], room);
         else
             run.filtered(tasks[t], room);
     });
