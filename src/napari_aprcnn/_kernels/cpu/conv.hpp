@@ -3,6 +3,15 @@
 
 #include <cstdint>
 
+// What only asks for memory must be inlined: GCC takes a function of prefetches for one without effects and drops its calls.
+#if defined(__clang__) || defined(__GNUC__)
+#define APRCNN_ALWAYS __attribute__((always_inline))
+#define APRCNN_INLINE APRCNN_ALWAYS inline
+#else
+#define APRCNN_ALWAYS
+#define APRCNN_INLINE inline
+#endif
+
 namespace aprcnn {
 
 // Extended rows: index e < rows is features[e], e < rows + tree_rows is tree[e - rows], larger is outside the image. The

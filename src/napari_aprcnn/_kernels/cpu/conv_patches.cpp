@@ -40,6 +40,14 @@ inline void copy_taps(const int32_t* first, int32_t* to) {
     std::memcpy(to + 24, first + 40, 3 * sizeof(int32_t));
 }
 
+inline void take_smaller(int32_t* to, const int32_t* from) {
+    int32_t four[4], there[4];
+    std::memcpy(four, from, sizeof four);
+    std::memcpy(there, to, sizeof there);
+    for (int x = 0; x < 4; ++x) four[x] = std::min(four[x], there[x]);
+    std::memcpy(to, four, sizeof four);
+}
+
 class PatchRun {
   public:
     PatchRun(const ConvSource* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
@@ -135,7 +143,9 @@ class PatchRun {
     };
     void gather(const PatchTask& task, int64_t first, Gathered& to) const {
         const bool cubes = task.way == Way::cubes;
-        to.count = std::max<int64_t>(0, std::min(cubes ? cubes_together : blocks_together, task.last - first));
+        const int64_t together = cubes ? cubes_together : blocks_together;
+        to.count = std::max<int64_t>(0, std::min(together, task.last - first));
+        for (int64_t i = first + together; i < std::min(task.last, first + 2 * together); ++i) ask_for_tables(task.way, i);
         for (int64_t b = 0; b < to.count; ++b) {
             int32_t* rows = to.rows.data() + to.block * b;
             if (cubes) {
@@ -159,14 +169,30 @@ class PatchRun {
             if (cube[octant] < 0) continue;
             const int z0 = 2 * (octant / 4), y0 = 2 * (octant / 2 % 2), x0 = 2 * (octant % 2);
             const int32_t* own = table_.patches + 64 * static_cast<int64_t>(cube[octant]);
-            for (int line = 0; line < 16; ++line) {
-                int32_t* to = patch + 36 * (z0 + line / 4) + 6 * (y0 + line % 4) + x0;
-                for (int x = 0; x < 4; ++x) to[x] = own[4 * line + x] == outside ? to[x] : own[4 * line + x];
-            }
+            // Nothing is larger than outside.
+            for (int line = 0; line < 16; ++line) take_smaller(patch + 36 * (z0 + line / 4) + 6 * (y0 + line % 4) + x0, own + 4 * line);
             const int32_t* here = children_of(cube[octant]);
             for (int child = 0; child < 8; ++child)
                 if (is_row(here[child])) rows[16 * (z0 + child / 4) + 4 * (y0 + child / 2 % 2) + x0 + child % 2] = here[child];
         }
+    }
+    // The tables of a block or a cube that comes later.
+    APRCNN_INLINE void ask_for_tables(Way way, int64_t index) const {
+#if defined(__clang__) || defined(__GNUC__)
+        const auto ask = [&](int64_t block) APRCNN_ALWAYS {
+            const int32_t* own = table_.patches + 64 * block;
+            for (int line = 0; line < 4; ++line) __builtin_prefetch(own + 16 * line);
+            __builtin_prefetch(children_of(block));
+        };
+        if (way != Way::cubes) {
+            ask(way == Way::singles ? table_.singles[index] : index);
+            return;
+        }
+        for (int octant = 0; octant < 8; ++octant)
+            if (table_.cubes[8 * index + octant] >= 0) ask(table_.cubes[8 * index + octant]);
+#else
+        static_cast<void>(way), static_cast<void>(index);
+#endif
     }
     const int32_t* children_of(int64_t block) const { return table_.children + 8 * static_cast<int64_t>(table_.nodes[block]); }
     bool is_row(int32_t index) const { return index >= 0 && index < size_.rows; }
