@@ -3,26 +3,31 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
-#include <vector>
+#include <memory>
 
 #include "conv.hpp"
 #include "particles.hpp"
 
 namespace aprcnn {
 
-// Floats that begin on a cache line: a wide register that lies across two of them takes two loads.
-struct alignas(64) CacheLine {
-    float values[16];
-};
+// Floats that begin on a cache line: a wide register that lies across two of them takes two loads. Whoever asks for them writes
+// them, so nothing is written here.
 class AlignedFloats {
   public:
-    void resize(int64_t count) { lines_.resize((count + 15) / 16, CacheLine{}); }
-    float* data() { return lines_.empty() ? nullptr : lines_.front().values; }
-    const float* data() const { return lines_.empty() ? nullptr : lines_.front().values; }
+    void resize(int64_t count) {
+        if (count <= count_) return;
+        memory_.reset(new float[static_cast<size_t>(count) + line]);
+        count_ = count;
+    }
+    float* data() const {
+        const uintptr_t at = reinterpret_cast<uintptr_t>(memory_.get()), bytes = line * sizeof(float);
+        return reinterpret_cast<float*>((at + bytes - 1) / bytes * bytes);
+    }
 
   private:
-    std::vector<CacheLine> lines_;
+    static constexpr size_t line = 16;
+    std::unique_ptr<float[]> memory_;
+    int64_t count_ = 0;
 };
 
 // The blocks of a segment, which follow one another: siblings with a feature row among them. Some lie in cubes, the others are single.

@@ -189,6 +189,24 @@ void conv_weight(const float* features, const float* tree, StageSize size, const
     }
 }
 
+namespace {
+
+// Eight kernels [taps][8], one axis: to = matrix times the lines of `length` taps, `stride` apart.
+void restrict_axis(const double* from, double* to, int64_t taps, int64_t length, int64_t stride, const double* matrix) {
+    constexpr int64_t lanes = 8;
+    for (int64_t first = 0; first < taps; first += length * stride)
+        for (int64_t o = 0; o < length; ++o)
+            for (int64_t s = 0; s < stride; ++s) {
+                double total[lanes] = {};
+                for (int64_t i = 0; i < length; ++i)
+                    for (int64_t l = 0; l < lanes; ++l)
+                        total[l] += matrix[o * length + i] * from[(first + i * stride + s) * lanes + l];
+                std::copy_n(total, lanes, to + (first + o * stride + s) * lanes);
+            }
+}
+
+}  // namespace
+
 void restrict_kernels(const float* kernels, int64_t count, const int64_t* size, int64_t steps, bool transposed, float* out,
                       int threads) {
     const int64_t taps = size[0] * size[1] * size[2];
@@ -205,26 +223,23 @@ void restrict_kernels(const float* kernels, int64_t count, const int64_t* size, 
             }
     }
     const int64_t strides[3] = {size[1] * size[2], size[2], 1};
-    constexpr int64_t run = 64;
+    constexpr int64_t lanes = 8, run = 8 * lanes;  // some kernels at a time, tap by tap
     parallel_for((count + run - 1) / run, count * taps > 4096 ? threads : 1, [&](int64_t task, int, const StopFlag&) {
-        std::vector<double> from(taps), to(taps);
-        for (int64_t n = task * run; n < std::min(count, (task + 1) * run); ++n) {
-            std::copy(kernels + n * taps, kernels + (n + 1) * taps, from.begin());
+        std::vector<double> from(taps * lanes), to(taps * lanes);
+        for (int64_t n = task * run; n < std::min(count, (task + 1) * run); n += lanes) {
+            const int64_t some = std::min(lanes, count - n);
+            for (int64_t l = 0; l < some; ++l)
+                for (int64_t t = 0; t < taps; ++t) from[t * lanes + l] = kernels[(n + l) * taps + t];
             for (int axis = 2; axis >= 0; --axis) {
-                const int64_t length = size[axis], stride = strides[axis];
-                if (length == 1) continue;
-                for (int64_t t = 0; t < taps; ++t) {
-                    const int64_t o = t / stride % length;
-                    const double* line = from.data() + t - o * stride;
-                    const double* share = matrix[axis].data() + o * length;
-                    double total = 0.0;
-                    for (int64_t i = 0; i < length; ++i) total += share[i] * line[i * stride];
-                    to[t] = total;
-                }
+                if (size[axis] == 1) continue;
+                restrict_axis(from.data(), to.data(), taps, size[axis], strides[axis], matrix[axis].data());
                 from.swap(to);
             }
-            for (int64_t t = 0; t < taps; ++t)
-                out[n * taps + t] = static_cast<float>(from[t] + (transposed ? static_cast<double>(out[n * taps + t]) : 0.0));
+            for (int64_t l = 0; l < some; ++l)
+                for (int64_t t = 0; t < taps; ++t) {
+                    float& sum = out[(n + l) * taps + t];
+                    sum = static_cast<float>(from[t * lanes + l] + (transposed ? static_cast<double>(sum) : 0.0));
+                }
         }
     });
 }
