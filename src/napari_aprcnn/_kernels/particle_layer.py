@@ -153,8 +153,8 @@ def patch_conv(
 ) -> Tensor:
     """Convolution 3 x 3 x 3 for inference: of a table a quarter the size, and of two stages at once.
 
-    Compiled kernels for float32 take minimal filtering for rows in full blocks (2 x 2 x 2): a third of the products,
-    and other roundings (some 1e-7 of the largest output). There is no gradient.
+    Compiled kernels for float32 take minimal filtering for rows in full blocks (2 x 2 x 2) or cubes (4 x 4 x 4): a
+    third to an eighth of the products, and other roundings (some 1e-6 of the largest output). There is no gradient.
 
     Parameters
     ----------

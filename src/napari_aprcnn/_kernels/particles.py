@@ -19,8 +19,12 @@ children : int32 [T, 8]
     Extended index of the children of every tree row; R + T where there is none.
 blocks : int32 [B]
     Blocks of siblings: the tree rows with a feature row among their children.
-block_ranges : int64 [S, 3], on the CPU
-    First block and last block + 1 of every segment, and the rows in them.
+cubes : int32 [C, 8]
+    Blocks that lie 2 x 2 x 2, at least five of eight, in the order of children; -1 where there is none.
+singles : int32 [Z]
+    Blocks in no cube.
+block_ranges : int64 [S, 7], on the CPU
+    First block and last block + 1 of every segment, the rows in them, and the same two of its cubes and single blocks.
 patches : int32 [B, 64]
     What lies around every block: positions -1 to 2 along z, y, x from the first child, z outermost. The taps of the
     kernel 3 x 3 x 3 of all rows of a block are among them; R + T where no row has such a tap.
@@ -44,7 +48,16 @@ import torch
 from torch import Tensor
 
 from napari_aprcnn._kernels import reference_particles as reference
-from napari_aprcnn._kernels.operators import array, compiled_for, fresh, half_products_for, operator, raw_half, threads, wide
+from napari_aprcnn._kernels.operators import (
+    array,
+    compiled_for,
+    fresh,
+    half_products_for,
+    operator,
+    raw_half,
+    threads,
+    wide,
+)
 from napari_aprcnn._kernels.triton.choice import on_gpu
 
 __all__ = [

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from napari_aprcnn.apr.tree import ParticleTree
 from napari_aprcnn.errors import StageError
+from napari_aprcnn.nn.blocks import blocks_of, cubes_of, ranges_of, singles_of
 from napari_aprcnn.nn.slabs import slabs_of
 
 __all__ = ["Forest", "Kernel", "Stage"]
 
 Kernel = tuple[int, int, int]
 _MOST_ROWS = 2**31 - 2
-_BLOCKS_OF_A_CUBE = 5  # fewer take longer as a cube
 
 
 class Forest:
@@ -172,45 +172,13 @@ class Stage:
 
     def blocks(self) -> Tensor:
         """Tree rows with a feature row among their children; int32 [blocks]."""
-
-        def build() -> Tensor:
-            return torch.from_numpy(np.flatnonzero((self.children().numpy() < self.rows).any(axis=1)).astype(np.int32))
-
-        return self._table("blocks", build)
-
-    def block_ranges(self) -> Tensor:
-        """Where every segment lies: its blocks, the rows in them, its cubes and its single blocks; int64 [n, 7].
-
-        First and end of the blocks, number of rows, first and end of the cubes, first and end of the single blocks.
-        """
-
-        def build() -> Tensor:
-            segments, below = self.segments().numpy(), self.children().numpy()[self.blocks().numpy()]
-            is_row = below < self.rows
-            first = np.where(is_row, below, self.rows).min(axis=1)
-            owner = np.searchsorted(segments[:, 0], first, side="right") - 1
-            rows = np.bincount(owner, is_row.sum(axis=1), len(segments)).astype(np.int64)
-            counts = np.arange(len(segments))
-            ends = np.searchsorted(owner, counts, side="right")
-            cubes = np.searchsorted(owner[self.cubes().numpy().max(axis=1)], counts, side="right")
-            singles = np.searchsorted(owner[self.singles().numpy()], counts, side="right")
-            starts = [np.concatenate([[0], end[:-1]]) for end in (ends, cubes, singles)]
-            return torch.from_numpy(
-                np.stack([starts[0], ends, rows, starts[1], cubes, starts[2], singles], axis=1).astype(np.int64)
-            )
-
-        return self._table("block_ranges", build)
+        return self._table("blocks", lambda: torch.from_numpy(blocks_of(self.children().numpy(), self.rows)))
 
     def cubes(self) -> Tensor:
-        """Blocks that lie 2 x 2 x 2, at least five of eight, in the order of children; int32 [cubes, 8], -1 for none."""
+        """Blocks that lie 2 x 2 x 2, five of eight or more, in the order of children; int32 [cubes, 8], -1: none."""
 
         def build() -> Tensor:
-            blocks, below = self.blocks().numpy(), self.children().numpy()
-            number = np.full(self.rows + self.tree_rows + 1, -1, np.int32)
-            number[self.rows + blocks] = np.arange(len(blocks), dtype=np.int32)
-            made = number[below]
-            made = made[(made >= 0).sum(axis=1) >= _BLOCKS_OF_A_CUBE]
-            return torch.from_numpy(made[np.argsort(made.max(axis=1), kind="stable")])
+            return torch.from_numpy(cubes_of(self.children().numpy(), self.rows, self.blocks().numpy()))
 
         return self._table("cubes", build)
 
@@ -218,12 +186,19 @@ class Stage:
         """Blocks in no cube; int32 [singles]."""
 
         def build() -> Tensor:
-            single = np.ones(len(self.blocks()), bool)
-            cubes = self.cubes().numpy()
-            single[cubes[cubes >= 0]] = False
-            return torch.from_numpy(np.flatnonzero(single).astype(np.int32))
+            return torch.from_numpy(singles_of(self.cubes().numpy(), self.blocks().numpy()))
 
         return self._table("singles", build)
+
+    def block_ranges(self) -> Tensor:
+        """Blocks, rows in them, cubes and single blocks of every segment: firsts and ends; int64 [n, 7]."""
+
+        def build() -> Tensor:
+            below = self.children().numpy()[self.blocks().numpy()]
+            groups = (self.cubes().numpy(), self.singles().numpy())
+            return torch.from_numpy(ranges_of(self.segments().numpy(), below, self.rows, *groups))
+
+        return self._table("block_ranges", build)
 
     def patches(self) -> Tensor:
         """Extended indices around every block of siblings; int32 [blocks, 64]."""
