@@ -15,7 +15,7 @@ __all__ = ["choose_form", "choose_form_for", "expected_seconds", "stage_rows"]
 # Seconds on two threads, measured (docs/volumes.md): of a multiply-add, and of an output value that is normalised,
 # rectified and carried along.
 _PARTICLES = (1.05e-11, 1.1e-9)
-_FILTERED = (4.8e-12, 2.1e-9)  # kernels 3 x 3 x 3 of 16 channels and more (decision 13)
+_FILTERED = (3.6e-12, 3e-10)  # kernels 3 x 3 x 3 of 16 channels and more (decisions 13 and 15)
 _VOXELS = (1.0e-11, 2.2e-9)
 
 
