@@ -15,9 +15,10 @@ namespace aprcnn {
 // Depths that some rows use, each with its packed weights.
 class Packed {
   public:
-    // Transposed: columns are the input channels, as the gradient of the input needs them.
-    Packed(const float* weight, KernelShape kernel, const Blocks& blocks, bool transposed)
-        : weight_(weight), kernel_(kernel), blocks_(blocks), transposed_(transposed) {}
+    // Transposed: columns are the input channels, as the gradient of the input needs them. Weights of some of `all` input channels
+    // begin at the first of them.
+    Packed(const float* weight, KernelShape kernel, const Blocks& blocks, bool transposed, int64_t all = 0)
+        : weight_(weight), kernel_(kernel), all_(all == 0 ? kernel.in : all), blocks_(blocks), transposed_(transposed) {}
 
     void prepare(int64_t depth) {
         if (depth < 0 || depth >= kernel_.depths) throw std::invalid_argument("a segment is deeper than the weights");
@@ -25,7 +26,7 @@ class Packed {
         const int64_t columns = transposed_ ? kernel_.in : kernel_.out, sums = transposed_ ? kernel_.out : kernel_.in;
         std::vector<float>& to = made_[depth];
         to.assign(blocks_.padded() * kernel_.taps * sums, 0.0f);
-        const float* from = weight_ + depth * kernel_.out * kernel_.in * kernel_.taps;
+        const float* from = weight_ + depth * kernel_.out * all_ * kernel_.taps;
         int64_t column = 0, at = 0;
         for (int b = 0; b < blocks_.count; ++b) {
             const int64_t width = blocks_.width[b];
@@ -33,7 +34,7 @@ class Packed {
                 for (int64_t i = 0; i < sums; ++i, at += width)
                     for (int64_t c = 0; c < std::min(width, columns - column); ++c) {
                         const int64_t o = transposed_ ? i : column + c, n = transposed_ ? column + c : i;
-                        to[at + c] = from[(o * kernel_.in + n) * kernel_.taps + k];
+                        to[at + c] = from[(o * all_ + n) * kernel_.taps + k];
                     }
             column += width;
         }
@@ -43,6 +44,7 @@ class Packed {
   private:
     const float* weight_;
     KernelShape kernel_;
+    int64_t all_;
     const Blocks& blocks_;
     bool transposed_;
     std::map<int64_t, std::vector<float>> made_;

@@ -26,20 +26,13 @@ struct PatchTask {
     Way way;
 };
 
-// Channels from..from+count of weights [depths][out][in][taps].
-std::vector<float> weight_part(const float* weight, const KernelShape& kernel, int64_t from, int64_t count) {
-    std::vector<float> part(kernel.depths * kernel.out * count * kernel.taps);
-    for (int64_t i = 0; i < kernel.depths * kernel.out; ++i)
-        std::copy_n(weight + (i * kernel.in + from) * kernel.taps, count * kernel.taps, part.begin() + i * count * kernel.taps);
-    return part;
-}
-
 // The 27 taps of the row whose patch begins at `first`; four at a time, of which the next line overwrites the last.
 inline void copy_taps(const int32_t* first, int32_t* to) {
     for (int line = 0; line < 8; ++line) std::memcpy(to + 3 * line, first + 16 * (line / 3) + 4 * (line % 3), 4 * sizeof(int32_t));
     std::memcpy(to + 24, first + 40, 3 * sizeof(int32_t));
 }
 
+// Four indices at a time.
 inline void take_smaller(int32_t* to, const int32_t* from) {
     int32_t four[4], there[4];
     std::memcpy(four, from, sizeof four);
@@ -67,8 +60,7 @@ class PatchRun {
             from_.emplace_back(features, tree, source.size.rows, source.channels);
             KernelShape own = kernel;
             own.in = source.channels;
-            if (count_ > 1) parts_.push_back(weight_part(weight, kernel, before, source.channels));
-            packed_.emplace_back(count_ > 1 ? parts_.back().data() : weight, own, blocks_, false);
+            packed_.emplace_back(weight + before * kernel.taps, own, blocks_, false, kernel.in);
             before += source.channels;
         }
     }
@@ -228,7 +220,6 @@ class PatchRun {
     Blocks blocks_;
     std::vector<float> bias_, nothing_, joined_;
     std::vector<Rows2> from_;
-    std::vector<std::vector<float>> parts_;
     std::vector<Packed> packed_;
     std::map<std::pair<Tile, int64_t>, AlignedFloats> filters_;  // of the depths with full blocks or cubes
 };
