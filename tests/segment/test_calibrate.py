@@ -62,7 +62,8 @@ def test_a_calibration_finds_the_speeds_of_the_machine():
     calls: list[SegmentConfig] = []
     told: list[float] = []
     found = calibrate(progress=lambda share, words: told.append(share), segment=_machine(calls), threads=3)
-    assert set(found.network_s_per_px) == {"faster_v1", "faster_v2", "faster_v3", "fastcellpose"}
+    planes = {"faster_v1", "faster_v2", "faster_v3", "faster_wide", "fastcellpose"}
+    assert set(found.network_s_per_px) == planes
     assert found.network_s_per_px["faster_v1"] == pytest.approx(PX)
     assert (found.pass_s, found.masks_s_per_px) == (pytest.approx(PASS), pytest.approx(MASK_2D))
     assert found.stack_s_per_px == pytest.approx(STACK)
