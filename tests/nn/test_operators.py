@@ -49,7 +49,6 @@ def arguments(stage: nn.Stage, dtype: torch.dtype) -> dict[str, list[tuple]]:
     tree = (stage.children(), stage.node_ranges())
     pooling = (stage.pool_children(), stage.pool_ranges())
     neighbours, segments, slabs, cells = tables_of(stage)
-    blocks = (stage.blocks(), stage.block_ranges(), stage.patches(), stage.cubes(), stage.singles())
     below = (values(coarse.rows, 1, dtype=dtype, grad=False), coarse.children(), coarse.node_ranges(),
              stage.places_in_coarser())  # fmt: skip
     x, weight, bias = values(rows, c, dtype=dtype), values(depths, 2, c, 3, 3, 3, dtype=dtype), values(2, dtype=dtype)
@@ -77,8 +76,8 @@ def arguments(stage: nn.Stage, dtype: torch.dtype) -> dict[str, list[tuple]]:
             for added, where in ((bias, cells), (None, None))
         ],
         "patch_conv": [
-            (x.detach(), weight.detach(), bias.detach(), *tree, *blocks, segments),
-            (x[:, :2].detach().clone(), weight.detach(), None, *tree, *blocks, segments, *below),
+            (x.detach(), weight.detach(), bias.detach(), *stage.patch_tables()),
+            (x[:, :2].detach().clone(), weight.detach(), None, *stage.patch_tables(), *below),
         ],
         "particle_conv_input": [(grad, weight.detach(), *tree, neighbours, segments, slabs, cells)],
         "column_sums": [(x,)],

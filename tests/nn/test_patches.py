@@ -179,17 +179,7 @@ def test_cubes_give_what_their_blocks_give(kernels, stages):
         ranges = stage.block_ranges().clone()
         ranges[:, 3:5], ranges[:, 5:7] = 0, ranges[:, 0:2]
         alone = (torch.empty((0, 8), dtype=torch.int32), torch.arange(len(stage.blocks()), dtype=torch.int32))
-        cubes = patch_conv(
-            x,
-            weight,
-            None,
-            *tree,
-            stage.block_ranges(),
-            stage.patches(),
-            stage.cubes(),
-            stage.singles(),
-            stage.segments(),
-        )
+        cubes = patch_conv(x, weight, None, *stage.patch_tables())
         blocks = patch_conv(x, weight, None, *tree, ranges, stage.patches(), *alone, stage.segments())
         assert not torch.equal(cubes, blocks)
         assert_close(cubes, blocks)
@@ -260,16 +250,7 @@ def test_inference_without_a_compiler_takes_the_same_tables(kernels, stages):
     coarse = stage.coarser()
     x, below = random_features(stage, 8, dtype=torch.float64), random_features(coarse, 8, 1, dtype=torch.float64)
     weight = torch.randn(stage.depths, 16, 16, 3, 3, 3, dtype=torch.float64)
-    tables = (
-        stage.children(),
-        stage.node_ranges(),
-        stage.blocks(),
-        stage.block_ranges(),
-        stage.patches(),
-        stage.cubes(),
-        stage.singles(),
-    )
-    tables += (stage.segments(),)
+    tables = stage.patch_tables()
     more = (coarse.children(), coarse.node_ranges(), stage.places_in_coarser())
     expected = patch_conv(x, weight, None, *tables, below, *more)
     found = patch_conv(x.float(), weight.float(), None, *tables, below.float(), *more)

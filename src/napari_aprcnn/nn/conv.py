@@ -149,17 +149,7 @@ class APRConv(nn.Module):
             coarse = x.coarse.stage
             more = (x.coarse.features, coarse.children(), coarse.node_ranges(), stage.places_in_coarser())
         kernels = restrict_filters(self.weight, stage.depths)
-        tables = (
-            stage.children(),
-            stage.node_ranges(),
-            stage.blocks(),
-            stage.block_ranges(),
-            stage.patches(),
-            stage.cubes(),
-            stage.singles(),
-            stage.segments(),
-        )
-        return fine.with_features(patch_conv(fine.features, kernels, self.bias, *tables, *more))
+        return fine.with_features(patch_conv(fine.features, kernels, self.bias, *stage.patch_tables(), *more))
 
     def extra_repr(self) -> str:
         """Parameters, as torch prints them."""

@@ -214,6 +214,11 @@ class Stage:
 
         return self._table("patches", build)
 
+    def patch_tables(self) -> tuple[Tensor, ...]:
+        """What `patch_conv` takes of a stage, in its order."""
+        nodes, groups = (self.children(), self.node_ranges()), (self.cubes(), self.singles(), self.segments())
+        return (*nodes, self.blocks(), self.block_ranges(), self.patches(), *groups)
+
     def places_in_coarser(self) -> Tensor:
         """What every extended index becomes in the coarser stage; int32 [rows + tree rows + 1]."""
 
