@@ -71,6 +71,14 @@ def test_convolution_of_wide_taps(shape, threads):
     assert_same_for_any_threads(nn.APRConv(2, 3, 5), random_features(stage, 2), stage, threads)
 
 
+@pytest.mark.parametrize(("inside", "outside"), [(40, 72), (70, 33)])
+def test_convolution_of_many_channels(inside, outside, threads):
+    """Rows and columns of the gradients are shared out among the threads."""
+    torch.manual_seed(0)
+    stage = nn.Forest([random_tree((24, 26, 20), 3, 0.2), random_tree((9, 20, 31), 4, 0.2)]).stage(0)
+    assert_same_for_any_threads(nn.APRConv(inside, outside, 3), random_features(stage, inside), stage, threads)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 300, 7), (65, 61, 63), (2, 1), (1, 2)])
 def test_odd_sizes_run(kernels, shape):
     if kernels == "python" and shape[0] == 65:

@@ -65,6 +65,17 @@ def test_convolution(shape, kernel, bias):
         assert not layer.weight.grad[1].any()  # nothing is coarser than voxels
 
 
+@pytest.mark.parametrize(("inside", "outside"), [(40, 72), (66, 33), (16, 100)])
+def test_convolution_of_many_channels(inside, outside):
+    """More columns than are summed at once, forward and back, and numbers that fill no register."""
+    torch.manual_seed(0)
+    layer = nn.APRConv(inside, outside, 3, bias=False)
+    twin = torch.nn.Conv3d(inside, outside, 3, padding=1, bias=False).double()
+    with torch.no_grad():
+        twin.weight.copy_(layer.weight[0])
+    compare(layer, twin, nn.Forest(finest_tree((9, 18, 14))).stage(0), inside, ["weight"])
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_max_pooling_and_upsampling(shape):
     forest = nn.Forest(finest_tree(shape))

@@ -56,6 +56,10 @@ struct Blocks {
     }
 };
 
+struct ColumnBlocks {
+    int first, last;
+};
+
 constexpr int64_t blocks_together = 12;  // a multiple of every tile; more would not stay in cache with the weights
 constexpr int64_t cubes_together = 6;
 constexpr int64_t block_channels = 32;   // input channels that are summed at once where rows come in blocks
@@ -82,20 +86,22 @@ struct ConvTable {
     // The same of cubes of 4 x 4 x 4 rows; weights [216][...].
     void (*cubes)(const Rows2* from, int sources, const Patches& now, const Patches& next, const Blocks& blocks,
                   const float* weights, const float* bias, int64_t columns, float* out, float* scratch);
-    // grad_features / grad_tree += the transposed product; nothing else may write to what these rows' taps reach.
-    void (*input)(const float* grad, int64_t grad_channels, const Taps& taps, const Blocks& blocks, const float* weights,
-                  int64_t rows, int64_t tree_rows, int64_t channels, int64_t first, int64_t last, float* grad_features,
-                  float* grad_tree, float* sink);
+    // grad_features / grad_tree += the transposed product, in the columns of some blocks; nothing else may write to those of what
+    // these rows' taps reach.
+    void (*input)(const float* grad, int64_t grad_channels, const Taps& taps, const Blocks& blocks, ColumnBlocks which,
+                  const float* weights, int64_t rows, int64_t tree_rows, int64_t channels, int64_t first, int64_t last,
+                  float* grad_features, float* grad_tree, float* sink);
     // The same for up to 3 input channels; weights [grad_channels][padded], columns (tap, channel) padded to a multiple of
     // `few_pad`. The sink needs room for 16 rows of them.
     void (*input_few)(const float* grad, int64_t grad_channels, const Taps& taps, const float* weights, int64_t padded,
                       int64_t rows, int64_t tree_rows, int64_t channels, int64_t first, int64_t last, float* grad_features,
                       float* grad_tree, float* sink);
     int64_t few_pad;
-    // sums[tap][channel][column] += x[channel] * grad[column] over the rows; columns padded to a multiple of `pad`.
+    // sums[tap][channel][column] += x[channel] * grad[column] over the rows; columns, of `grad_stride` in a row of grad, are a
+    // multiple of `pad`.
     int64_t pad;
-    void (*weight)(const Rows2& from, const Taps& taps, const float* grad, int64_t columns, int64_t first, int64_t last,
-                   float* sums, int64_t stride);
+    void (*weight)(const Rows2& from, const Taps& taps, const float* grad, int64_t grad_stride, int64_t columns, int64_t first,
+                   int64_t last, float* sums);
 };
 
 extern const ConvTable conv_plain;

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <stdexcept>
 #include <vector>
 
 #include "conv.hpp"
+#include "parallel.hpp"
 #include "particles.hpp"
 
 namespace aprcnn {
@@ -20,28 +22,44 @@ class Packed {
     Packed(const float* weight, KernelShape kernel, const Blocks& blocks, bool transposed, int64_t all = 0)
         : weight_(weight), kernel_(kernel), all_(all == 0 ? kernel.in : all), blocks_(blocks), transposed_(transposed) {}
 
-    void prepare(int64_t depth) {
-        if (depth < 0 || depth >= kernel_.depths) throw std::invalid_argument("a segment is deeper than the weights");
-        if (made_.count(depth) != 0) return;
-        const int64_t columns = transposed_ ? kernel_.in : kernel_.out, sums = transposed_ ? kernel_.out : kernel_.in;
-        std::vector<float>& to = made_[depth];
-        to.assign(blocks_.padded() * kernel_.taps * sums, 0.0f);
-        const float* from = weight_ + depth * kernel_.out * all_ * kernel_.taps;
-        int64_t column = 0, at = 0;
-        for (int b = 0; b < blocks_.count; ++b) {
-            const int64_t width = blocks_.width[b];
-            for (int64_t k = 0; k < kernel_.taps; ++k)
-                for (int64_t i = 0; i < sums; ++i, at += width)
-                    for (int64_t c = 0; c < std::min(width, columns - column); ++c) {
-                        const int64_t o = transposed_ ? i : column + c, n = transposed_ ? column + c : i;
-                        to[at + c] = from[(o * all_ + n) * kernel_.taps + k];
-                    }
-            column += width;
+    // Weights of these depths; those that are there already, too.
+    void prepare(const std::set<int64_t>& depths, int threads) {
+        const int64_t sums = transposed_ ? kernel_.out : kernel_.in;
+        std::vector<Piece> pieces;
+        for (const int64_t depth : depths) {
+            if (depth < 0 || depth >= kernel_.depths) throw std::invalid_argument("a segment is deeper than the weights");
+            if (made_.count(depth) != 0) continue;
+            std::vector<float>& to = made_[depth];
+            to.resize(blocks_.padded() * kernel_.taps * sums);
+            int64_t column = 0;
+            for (int b = 0; b < blocks_.count; column += blocks_.width[b], ++b)
+                pieces.push_back({depth, column, blocks_.width[b], to.data() + column * kernel_.taps * sums});
         }
+        const int64_t count = static_cast<int64_t>(pieces.size()) * kernel_.taps;
+        const int64_t work = count * sums * blocks_.padded() / std::max(blocks_.count, 1);
+        parallel_for(count, work > 50000 ? threads : 1, [&](int64_t task, int, const StopFlag&) {
+            pack(pieces[task / kernel_.taps], task % kernel_.taps);
+        });
     }
     const float* at(int64_t depth) const { return made_.at(depth).data(); }
 
   private:
+    struct Piece {
+        int64_t depth, column, width;
+        float* to;
+    };
+
+    void pack(const Piece& piece, int64_t tap) const {
+        const int64_t columns = transposed_ ? kernel_.in : kernel_.out, sums = transposed_ ? kernel_.out : kernel_.in;
+        const float* from = weight_ + piece.depth * kernel_.out * all_ * kernel_.taps + tap;
+        float* to = piece.to + tap * sums * piece.width;
+        for (int64_t i = 0; i < sums; ++i, to += piece.width)
+            for (int64_t c = 0; c < piece.width; ++c) {
+                const int64_t column = piece.column + c, o = transposed_ ? i : column, n = transposed_ ? column : i;
+                to[c] = column < columns ? from[(o * all_ + n) * kernel_.taps] : 0.0f;
+            }
+    }
+
     const float* weight_;
     KernelShape kernel_;
     int64_t all_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <set>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -70,13 +71,15 @@ class PatchRun {
     bool filters() const { return fits_blocks(kernel_, inside_); }
 
     void prepare(const std::vector<PatchTask>& tasks, int threads) {
+        std::set<int64_t> plain;
         for (const PatchTask& task : tasks) {
             if (task.depth < 0 || task.depth >= kernel_.depths) throw std::invalid_argument("a segment is deeper than the weights");
             if (task.way == Way::plain)
-                for (Packed& one : packed_) one.prepare(task.depth);
+                plain.insert(task.depth);
             else
                 filters_[{task.way == Way::cubes ? Tile::cube : Tile::block, task.depth}];
         }
+        for (Packed& one : packed_) one.prepare(plain, threads);
         std::vector<std::pair<Tile, int64_t>> wanted;
         for (const auto& one : filters_) wanted.push_back(one.first);
         parallel_for(static_cast<int64_t>(wanted.size()), threads, [&](int64_t i, int, const StopFlag&) {

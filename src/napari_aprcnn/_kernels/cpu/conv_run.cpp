@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <numeric>
+#include <set>
 #include <stdexcept>
 #include <vector>
 
@@ -54,6 +56,13 @@ struct Task {
     int64_t first, last, depth;
 };
 
+// Some rows and some columns of a gradient of weights; sums [taps][channels][width].
+struct WeightTask {
+    int64_t first, last, column, width;
+    std::vector<float> sums;
+    int64_t work() const { return (last - first) * width; }
+};
+
 }  // namespace
 
 void conv_forward(const float* features, const float* tree, StageSize size, const float* weight, KernelShape kernel,
@@ -71,14 +80,16 @@ void conv_forward(const float* features, const float* tree, StageSize size, cons
         from = Rows2(joined.data(), joined.data() + size.rows, size.rows, 1);
     }
     std::vector<Task> tasks;
+    std::set<int64_t> depths;
     constexpr int64_t run = 14 * 12 * 12;
     for (int64_t s = 0; s < segments.count; ++s) {
         const int64_t first = segments.data[3 * s], last = segments.data[3 * s + 1], depth = segments.data[3 * s + 2];
         if (first < 0 || last > size.rows) throw std::invalid_argument("a segment reaches outside the rows");
         if (depth < 0 || depth >= kernel.depths) throw std::invalid_argument("a segment is deeper than the weights");
-        if (first < last) packed.prepare(depth);
+        if (first < last) depths.insert(depth);
         for (int64_t row = first; row < last; row += run) tasks.push_back({row, std::min(last, row + run), depth});
     }
+    packed.prepare(depths, threads);
     const Taps taps{table, kernel.taps};
     parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int, const StopFlag&) {
         const Task& task = tasks[t];
@@ -103,7 +114,6 @@ void conv_input(const float* grad, StageSize size, const float* weight, KernelSh
     const int64_t columns = (kernel.taps * kernel.in + conv.few_pad - 1) / conv.few_pad * conv.few_pad;
     std::map<int64_t, std::vector<float>> few_weights;
     const auto prepare = [&](int64_t depth) {
-        if (!few) return packed.prepare(depth);
         if (depth < 0 || depth >= kernel.depths) throw std::invalid_argument("a slab is deeper than the weights");
         if (few_weights.count(depth) != 0) return;
         std::vector<float>& to = few_weights[depth];
@@ -114,18 +124,29 @@ void conv_input(const float* grad, StageSize size, const float* weight, KernelSh
                     to[o * columns + k * kernel.in + n] =
                         weight[((depth * kernel.out + o) * kernel.in + n) * kernel.taps + k];
     };
+    std::set<int64_t> depths;
+    for (int64_t i = 0; i < slab_count; ++i) {
+        if (slabs[5 * i + 2] < 0 || slabs[5 * i + 3] > size.rows) throw std::invalid_argument("a slab reaches outside the rows");
+        depths.insert(slabs[5 * i + 4]);
+    }
+    if (few) for (const int64_t depth : depths) prepare(depth);
+    else packed.prepare(depths, threads);
     for (int64_t begin = 0; begin < slab_count;) {
         // The slabs of one phase, and where each of its tasks begins.
         std::vector<int64_t> starts;
         int64_t end = begin;
         for (; end < slab_count && slabs[5 * end] == slabs[5 * begin]; ++end) {
             const int64_t* slab = slabs + 5 * end;
-            if (slab[2] < 0 || slab[3] > size.rows) throw std::invalid_argument("a slab reaches outside the rows");
-            prepare(slab[4]);
             if (end == begin || slab[1] != slab[1 - 5]) starts.push_back(end);
         }
+        const int64_t tasks = static_cast<int64_t>(starts.size());
         starts.push_back(end);
-        parallel_for(static_cast<int64_t>(starts.size()) - 1, threads, [&](int64_t task, int, const StopFlag&) {
+        // Few slabs: each in pieces, some columns a thread.
+        const int pieces = few || tasks >= 4 * threads ? 1 : blocks.count;
+        parallel_for(tasks * pieces, threads, [&](int64_t both, int, const StopFlag&) {
+            const int64_t task = both / pieces;
+            const int piece = static_cast<int>(both % pieces);
+            const ColumnBlocks which = pieces == 1 ? ColumnBlocks{0, blocks.count} : ColumnBlocks{piece, piece + 1};
             // Room for a row that falls outside, and behind it for one group of gradients, or of products.
             std::vector<float> sink(64 + (few ? 16 * columns : 64 * kernel.out), 0.0f);
             for (int64_t i = starts[task]; i < starts[task + 1]; ++i) {
@@ -135,8 +156,8 @@ void conv_input(const float* grad, StageSize size, const float* weight, KernelSh
                                    kernel.in, slab[2], slab[3], grad_features, grad_tree, sink.data());
                     continue;
                 }
-                conv.input(grad, kernel.out, taps, blocks, packed.at(slab[4]), size.rows, size.tree_rows, kernel.in, slab[2],
-                           slab[3], grad_features, grad_tree, sink.data());
+                conv.input(grad, kernel.out, taps, blocks, which, packed.at(slab[4]), size.rows, size.tree_rows, kernel.in,
+                           slab[2], slab[3], grad_features, grad_tree, sink.data());
             }
         });
         begin = end;
@@ -149,42 +170,60 @@ void conv_weight(const float* features, const float* tree, StageSize size, const
     const int64_t columns = (kernel.out + conv.pad - 1) / conv.pad * conv.pad;
     const Rows2 from(features, tree, size.rows, kernel.in);
     const Taps taps{table, kernel.taps};
-    const int64_t cells = kernel.taps * kernel.in * columns;
     std::fill(grad_weight, grad_weight + kernel.depths * kernel.out * kernel.in * kernel.taps, 0.0f);
+    // Rows in parts and columns in pieces, both of the shapes alone, so that sums are the same for any number of threads.
+    constexpr int64_t piece = 32;
+    const bool whole = columns == kernel.out;
+    const int64_t pieces = whole ? (columns + piece - 1) / piece : 1;
+    const int64_t most = std::max<int64_t>(2, 16 / pieces);
+    std::vector<WeightTask> tasks;
+    std::map<int64_t, std::vector<size_t>> of_depth;
     for (int64_t s = 0; s < segments.count; ++s) {
         const int64_t first = segments.data[3 * s], last = segments.data[3 * s + 1], depth = segments.data[3 * s + 2];
         if (first < 0 || last > size.rows) throw std::invalid_argument("a segment reaches outside the rows");
         if (depth < 0 || depth >= kernel.depths) throw std::invalid_argument("a segment is deeper than the weights");
-        if (first >= last) continue;
-        const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(16, (last - first) / 2048));
+        const int64_t parts = std::max<int64_t>(1, std::min(most, (last - first) / 2048));
         const int64_t run = (last - first + parts - 1) / parts;
-        std::vector<std::vector<float>> sums(parts);
-        parallel_for(parts, threads, [&](int64_t part, int, const StopFlag&) {
-            std::vector<float>& own = sums[part];
-            own.assign(cells, 0.0f);
-            const int64_t from_row = first + part * run, to_row = std::min(last, from_row + run);
-            if (columns == kernel.out) {
-                conv.weight(from, taps, grad, columns, from_row, to_row, own.data(), columns);
-                return;
+        for (int64_t row = first; row < last; row += run)
+            for (int64_t p = 0; p < pieces; ++p) {
+                of_depth[depth].push_back(tasks.size());
+                const int64_t from_column = p * piece, to_column = whole ? std::min(columns, from_column + piece) : columns;
+                tasks.push_back({row, std::min(last, row + run), from_column, to_column - from_column, {}});
             }
-            constexpr int64_t block = 1024;
-            std::vector<float> padded(block * columns, 0.0f);
-            for (int64_t row = from_row; row < to_row; row += block) {
-                const int64_t count = std::min(block, to_row - row);
-                for (int64_t i = 0; i < count; ++i)
-                    std::copy(grad + (row + i) * kernel.out, grad + (row + i + 1) * kernel.out, padded.begin() + i * columns);
-                const Taps here{table + row * kernel.taps, kernel.taps};
-                conv.weight(from, here, padded.data(), columns, 0, count, own.data(), columns);
-            }
-        });
+    }
+    std::vector<size_t> order(tasks.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return tasks[a].work() > tasks[b].work(); });
+    parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int, const StopFlag&) {
+        WeightTask& task = tasks[order[t]];
+        task.sums.assign(kernel.taps * kernel.in * task.width, 0.0f);
+        if (whole) {
+            conv.weight(from, taps, grad + task.column, kernel.out, task.width, task.first, task.last, task.sums.data());
+            return;
+        }
+        constexpr int64_t block = 1024;
+        std::vector<float> padded(block * columns, 0.0f);
+        for (int64_t row = task.first; row < task.last; row += block) {
+            const int64_t count = std::min(block, task.last - row);
+            for (int64_t i = 0; i < count; ++i)
+                std::copy(grad + (row + i) * kernel.out, grad + (row + i + 1) * kernel.out, padded.begin() + i * columns);
+            const Taps here{table + row * kernel.taps, kernel.taps};
+            conv.weight(from, here, padded.data(), columns, columns, 0, count, task.sums.data());
+        }
+    });
+    for (const auto& [depth, own] : of_depth) {
         float* to = grad_weight + depth * kernel.out * kernel.in * kernel.taps;
-        parallel_for(kernel.out, cells * parts > 100000 ? threads : 1, [&](int64_t o, int, const StopFlag&) {
-            for (int64_t i = 0; i < kernel.in; ++i)
+        const int64_t cells = kernel.taps * kernel.in * columns;
+        parallel_for(kernel.in, cells * static_cast<int64_t>(own.size()) > 100000 ? threads : 1, [&](int64_t i, int, const StopFlag&) {
+            for (const size_t t : own) {
+                const WeightTask& task = tasks[t];
+                const int64_t width = std::min(task.width, kernel.out - task.column);
                 for (int64_t k = 0; k < kernel.taps; ++k) {
-                    float total = 0.0f;
-                    for (int64_t part = 0; part < parts; ++part) total += sums[part][(k * kernel.in + i) * columns + o];
-                    to[(o * kernel.in + i) * kernel.taps + k] += total;
+                    const float* sums = task.sums.data() + (k * kernel.in + i) * task.width;
+                    float* line = to + (task.column * kernel.in + i) * kernel.taps + k;
+                    for (int64_t o = 0; o < width; ++o) line[o * kernel.in * kernel.taps] += sums[o];
                 }
+            }
         });
     }
 }
