@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,11 @@ __all__ = [
     "NAMESPACE",
     "array",
     "compiled_for",
+    "compiled_for_features",
     "fresh",
     "half_products_for",
     "is_plain",
+    "memory",
     "operator",
     "raw_half",
     "threads",
@@ -33,8 +36,8 @@ class Operator:
     """A registered operator of torch that plain inference calls without torch's dispatcher.
 
     The first call through the dispatcher imports ``torch._dynamo``, and with it triton: seconds, and a crash of the
-    process where a window has loaded another LLVM before (Mesa does). Gradients, autocast, tracing, compilation and
-    tensors that are no plain ones go through the dispatcher as ever.
+    process where a window has loaded another LLVM before (Mesa does). Gradients, tracing, compilation and tensors that
+    are no plain ones go through the dispatcher as ever; autocast leaves operators alone that have no rule for it.
 
     Parameters
     ----------
@@ -69,7 +72,7 @@ def is_plain(args: tuple[Any, ...]) -> bool:
     for x in args:
         if isinstance(x, Tensor):
             known = type(x) is Tensor or type(x) is torch.nn.Parameter
-            if not known or (grads and x.requires_grad) or torch.is_autocast_enabled(x.device.type):
+            if not known or (grads and x.requires_grad):
                 return False
     return True
 
@@ -86,16 +89,26 @@ def compiled_for(*tensors: Tensor) -> Any:
     return extension()
 
 
-def fresh(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory for an output, on huge pages where the system gives them on demand, as numpy's arrays are.
+def compiled_for_features(*tensors: Tensor) -> Any:
+    """The extension where its kernels between rows can take these features: float32 or bfloat16, all the same."""
+    first = tensors[0].dtype
+    if first not in (torch.float32, torch.bfloat16) or any(t.dtype != first or t.device.type != "cpu" for t in tensors):
+        return None
+    return extension()
 
-    A hundred megabytes on pages of 4 kB take longer to come by than to fill: 38 and 4 ms; on huge ones 10.
+
+def fresh(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Memory for an output; a large one on huge pages of its own where the system has them, and gone when it is free.
+
+    A hundred megabytes on pages of 4 kB take longer to come by than to fill: 38 and 4 ms; on huge ones 10. And what is
+    freed among smaller things the C library keeps, a fifth of the peak of a network.
     """
-    made = like.new_empty(shape, dtype=dtype)
-    module = extension()
-    if made.nbytes >= _LARGE and made.device.type == "cpu" and module is not None:
-        module.ask_for_huge_pages(made.data_ptr(), made.nbytes)
-    return made
+    dtype = like.dtype if dtype is None else dtype
+    size = math.prod(shape) * dtype.itemsize
+    module = extension() if size >= _LARGE and like.device.type == "cpu" else None
+    if module is None:
+        return like.new_empty(shape, dtype=dtype)
+    return torch.from_numpy(module.new_pages(size)).view(dtype).view(shape)
 
 
 def half_products_for(x: Tensor, tree: Tensor, weight: Tensor) -> Any:
@@ -112,6 +125,11 @@ def half_products_for(x: Tensor, tree: Tensor, weight: Tensor) -> Any:
 def raw_half(tensor: Tensor) -> Any:
     """Memory of a bfloat16 tensor as uint16, which numpy has."""
     return tensor.detach().contiguous().view(torch.int16).numpy().view(np.uint16)
+
+
+def memory(tensor: Tensor) -> Any:
+    """Memory of features as kernels for float32 and bfloat16 take it."""
+    return raw_half(tensor) if tensor.dtype == torch.bfloat16 else array(tensor)
 
 
 def array(tensor: Tensor) -> Any:

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from napari_aprcnn._kernels import reference_particles as reference
-from napari_aprcnn._kernels.operators import array, compiled_for, fresh, operator, threads, wide
+from napari_aprcnn._kernels.operators import (
+    array,
+    compiled_for,
+    compiled_for_features,
+    fresh,
+    memory,
+    operator,
+    threads,
+    wide,
+)
 from napari_aprcnn._kernels.particles import (
     column_sums,
     conv_input,
@@ -153,15 +162,16 @@ def patch_conv(
 ) -> Tensor:
     """Convolution 3 x 3 x 3 for inference: of a table a quarter the size, and of two stages at once.
 
-    Compiled kernels for float32 take minimal filtering for rows in full blocks (2 x 2 x 2) or cubes (4 x 4 x 4): a
-    third to an eighth of the products, and other roundings (some 1e-6 of the largest output). There is no gradient.
+    Compiled kernels take minimal filtering for rows in full blocks (2 x 2 x 2) or cubes (4 x 4 x 4): a third to an
+    eighth of the products, and other roundings (some 1e-6 of the largest output). Features may be bfloat16, which is
+    rounded where it is kept, not where it is computed with. There is no gradient.
 
     Parameters
     ----------
     x
         Features [R, in - coarse channels] of the stage.
     weight, bias
-        One kernel a depth [depths, out, in, 3, 3, 3]; [out] or ``None``.
+        One kernel a depth [depths, out, in, 3, 3, 3]; [out] or ``None``; float32 beside bfloat16 features, too.
     children, node_ranges, blocks, block_ranges, patches, cubes, singles, segments
         Tables of the stage; see `_kernels.particles`.
     coarse
@@ -180,14 +190,14 @@ def patch_conv(
     second = None
     if coarse is not None and coarse_children is not None and coarse_ranges is not None and places is not None:
         second = (coarse, fill_tree(coarse, coarse_children, coarse_ranges), places)
-    module = compiled_for(x, weight, *([] if second is None else second[:2]))
-    if module is None:
+    module = compiled_for_features(x, *([] if second is None else second[:2]))
+    if module is None or compiled_for(weight) is None:
         return _patch_conv_reference(x, tree, weight, bias, children, patches, segments, second)
     out = fresh(x, x.shape[0], weight.shape[1])
-    arrays = (array(x), array(tree), array(weight), None if bias is None else array(bias))
+    arrays = (memory(x), memory(tree), array(weight), None if bias is None else array(bias))
     tables = tuple(array(t) for t in (children, blocks, block_ranges, patches, cubes, singles, segments))
-    more = () if second is None else tuple(array(t) for t in second)
-    module.conv_patches(*arrays, *tables, out.numpy(), threads(), *more)
+    more = () if second is None else (memory(second[0]), memory(second[1]), array(second[2]))
+    module.conv_patches(*arrays, *tables, memory(out), threads(), *more)
     return out
 
 
@@ -206,4 +216,4 @@ def _patch_conv_reference(
         both = torch.cat([torch.cat([x, tree]), upsampled], dim=1)
         x, tree = both[: x.shape[0]], both[x.shape[0] :]
     table = reference.patch_taps(patches, children, x.shape[0])
-    return reference.conv(x, tree, weight, bias, table, segments)
+    return reference.conv(wide(x), wide(tree), weight, bias, table, segments).to(x.dtype)

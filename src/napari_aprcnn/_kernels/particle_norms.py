@@ -18,7 +18,7 @@ from torch import Tensor
 
 from napari_aprcnn._kernels import reference_norms as reference
 from napari_aprcnn._kernels.dispatch import extension
-from napari_aprcnn._kernels.operators import array, fresh, is_plain, operator, raw_half, threads
+from napari_aprcnn._kernels.operators import array, fresh, is_plain, memory, operator, threads
 from napari_aprcnn._kernels.reference_norms import statistics_dtype
 
 __all__ = ["group_norm", "group_norm_back", "group_norm_over", "scale_shift", "scale_shift_back", "scale_shift_over"]
@@ -32,10 +32,6 @@ def _compiled(x: Tensor) -> Any:
 
 def _known(x: Tensor) -> Tensor:
     return x.float() if x.dtype == torch.float16 else x
-
-
-def _memory(x: Tensor) -> Any:
-    return raw_half(x) if x.dtype == torch.bfloat16 else array(x)
 
 
 def _parameter(given: Tensor | None) -> Any:
@@ -100,8 +96,8 @@ def _normalise(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     mean = x.new_empty((item_rows.shape[0] - 1, groups), dtype=torch.float64)
     rstd = torch.empty_like(mean)
-    given = (_memory(x), array(item_rows), groups, _parameter(weight), _parameter(bias), eps, relu)
-    module.group_norm(*given, _memory(out), mean.numpy(), rstd.numpy(), threads())
+    given = (memory(x), array(item_rows), groups, _parameter(weight), _parameter(bias), eps, relu)
+    module.group_norm(*given, memory(out), mean.numpy(), rstd.numpy(), threads())
     return mean, rstd
 
 
@@ -149,9 +145,9 @@ def group_norm_back(
     features = _known(x)
     grad_x = fresh(features, *features.shape)
     grad_weight, grad_bias = (mean.new_empty(x.shape[1]) for _ in range(2))
-    given = (_memory(grad.to(features.dtype)), _memory(features), array(item_rows), array(mean), array(rstd))
+    given = (memory(grad.to(features.dtype)), memory(features), array(item_rows), array(mean), array(rstd))
     settings = (mean.shape[1], _parameter(weight), _parameter(bias), relu)
-    module.group_norm_back(*given, *settings, _memory(grad_x), grad_weight.numpy(), grad_bias.numpy(), threads())
+    module.group_norm_back(*given, *settings, memory(grad_x), grad_weight.numpy(), grad_bias.numpy(), threads())
     return grad_x.to(x.dtype), grad_weight, grad_bias
 
 
@@ -213,7 +209,7 @@ def scale_shift(x: Tensor, centre: Tensor, scale: Tensor, shift: Tensor, relu: b
     features = _known(x)
     out = fresh(features, *features.shape)
     parameters = (_parameter(centre), _parameter(scale), _parameter(shift))
-    module.scale_shift(_memory(features), *parameters, relu, _memory(out), threads())
+    module.scale_shift(memory(features), *parameters, relu, memory(out), threads())
     return out.to(x.dtype)
 
 
@@ -224,7 +220,7 @@ def scale_shift_over(x: Tensor, centre: Tensor, scale: Tensor, shift: Tensor, re
         out: Tensor = scale_shift(x, centre, scale, shift, relu)
         return out
     parameters = (_parameter(centre), _parameter(scale), _parameter(shift))
-    module.scale_shift(_memory(x), *parameters, relu, _memory(x), threads())
+    module.scale_shift(memory(x), *parameters, relu, memory(x), threads())
     return x
 
 
@@ -244,10 +240,10 @@ def scale_shift_back(
     features = _known(x)
     grad_x = fresh(features, *features.shape)
     grad_scale, grad_shift = (x.new_empty(x.shape[1], dtype=torch.float64) for _ in range(2))
-    given = (_memory(grad.to(features.dtype)), _memory(features))
+    given = (memory(grad.to(features.dtype)), memory(features))
     parameters = (_parameter(centre), _parameter(scale), _parameter(shift))
     module.scale_shift_back(
-        *given, *parameters, relu, _memory(grad_x), grad_scale.numpy(), grad_shift.numpy(), threads()
+        *given, *parameters, relu, memory(grad_x), grad_scale.numpy(), grad_shift.numpy(), threads()
     )
     return grad_x.to(x.dtype), grad_scale, grad_shift
 

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from napari_aprcnn._kernels import reference_particles as reference
-from napari_aprcnn._kernels.operators import array, compiled_for, fresh, operator, threads, wide
+from napari_aprcnn._kernels.operators import (
+    array,
+    compiled_for,
+    compiled_for_features,
+    fresh,
+    memory,
+    operator,
+    threads,
+    wide,
+)
 from napari_aprcnn._kernels.triton.choice import on_gpu
 
 __all__ = ["cell_means", "cell_sums", "pool", "reconstruct", "upsample"]
@@ -41,13 +50,13 @@ def pool(x: Tensor, pool_children: Tensor, pool_ranges: Tensor, rows_out: int) -
         found: tuple[Tensor, Tensor] = kernel(x, pool_children, pool_ranges, rows_out)
         return found
     slot = fresh(x, pool_children.shape[0], x.shape[1], dtype=torch.uint8)
-    dtype, x = x.dtype, wide(x)
-    module = compiled_for(x)
+    dtype, x = x.dtype, x if compiled_for_features(x) else wide(x)
+    module = compiled_for_features(x)
     if module is None:
         out, slot = reference.pool(x, pool_children, pool_ranges, rows_out)
         return out.to(dtype), slot
     out = fresh(x, rows_out, x.shape[1])
-    module.pool(array(x), array(pool_children), array(pool_ranges), out.numpy(), slot.numpy(), threads())
+    module.pool(memory(x), array(pool_children), array(pool_ranges), memory(out), slot.numpy(), threads())
     return out.to(dtype), slot
 
 

@@ -1,9 +1,8 @@
 """Particle convolution as torch operators: compiled on the CPU, Triton on a GPU, plain torch elsewhere.
 
 Every operator is registered as ``torch.ops.napari_aprcnn.<name>`` with a shape function and a gradient that is an
-operator again. They compute in float32 on the CPU where the extension is there; other dtypes, other devices and
-installations without a compiler run `napari_aprcnn._kernels.reference_particles`. float16 and bfloat16 features are
-summed in float32.
+operator again. They compute in float32 on the CPU where the extension is there, features of half precision, too;
+others, other devices and installations without a compiler run `napari_aprcnn._kernels.reference_particles`.
 
 Rows and tables (Jonsson et al., APR-CNN; docs/particles.md)
     A stage has R feature rows and T tree rows (interior nodes below the stage). An *extended index* e means feature row
@@ -51,8 +50,10 @@ from napari_aprcnn._kernels import reference_particles as reference
 from napari_aprcnn._kernels.operators import (
     array,
     compiled_for,
+    compiled_for_features,
     fresh,
     half_products_for,
+    memory,
     operator,
     raw_half,
     threads,
@@ -152,12 +153,12 @@ def fill_tree(x: Tensor, children: Tensor, node_ranges: Tensor) -> Tensor:
     if kernel is not None:
         found: Tensor = kernel(x, children, node_ranges)
         return found
-    dtype, x = x.dtype, wide(x)
-    module = compiled_for(x)
-    if module is None:
+    dtype = x.dtype
+    x = x if compiled_for_features(x) else wide(x)
+    if (module := compiled_for_features(x)) is None:
         return reference.fill_tree(x, children, node_ranges).to(dtype)
     out = fresh(x, children.shape[0] + 1, x.shape[1])
-    module.fill_tree(array(x), array(children), array(node_ranges), out.numpy(), threads())
+    module.fill_tree(memory(x), array(children), array(node_ranges), memory(out), threads())
     return out.to(dtype)
 
 

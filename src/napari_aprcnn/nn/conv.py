@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from napari_aprcnn._kernels.operators import compiled_for
+from napari_aprcnn._kernels.operators import compiled_for, compiled_for_features
 from napari_aprcnn._kernels.particle_layer import particle_conv, patch_conv
 from napari_aprcnn._kernels.particles import gather_conv, restrict_filters
 from napari_aprcnn.errors import ConfigError
@@ -135,11 +135,14 @@ class APRConv(nn.Module):
 
     def _by_patches(self, x: ParticleTensor | SkipPair) -> bool:
         """Whether the kernels for inference fit; a training keeps the sums that its gradient is of."""
-        used = [p.features for p in ((x.fine, x.coarse) if isinstance(x, SkipPair) else (x,))]
-        used += [self.weight] if self.bias is None else [self.weight, self.bias]
-        learns = torch.is_grad_enabled() and any(t.requires_grad for t in used)
-        fits = self.kernel_size == (3, 3, 3) and not torch.is_autocast_enabled(used[0].device.type)
-        return fits and not learns and compiled_for(*used) is not None
+        features = [p.features for p in ((x.fine, x.coarse) if isinstance(x, SkipPair) else (x,))]
+        own: list[Tensor] = [self.weight] if self.bias is None else [self.weight, self.bias]
+        learns = torch.is_grad_enabled() and any(t.requires_grad for t in features + own)
+        dtype, kind = features[0].dtype, features[0].device.type
+        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) != torch.bfloat16:
+            return False
+        fits = self.kernel_size == (3, 3, 3) and (dtype != torch.bfloat16 or torch.is_autocast_enabled(kind))
+        return fits and not learns and None not in (compiled_for_features(*features), compiled_for(*own))
 
     def _infer(self, x: ParticleTensor | SkipPair) -> ParticleTensor:
         fine = x.fine if isinstance(x, SkipPair) else x
@@ -149,7 +152,10 @@ class APRConv(nn.Module):
             coarse = x.coarse.stage
             more = (x.coarse.features, coarse.children(), coarse.node_ranges(), stage.places_in_coarser())
         kernels = restrict_filters(self.weight, stage.depths)
-        return fine.with_features(patch_conv(fine.features, kernels, self.bias, *stage.patch_tables(), *more))
+        out = patch_conv(fine.features, kernels, self.bias, *stage.patch_tables(), *more)
+        # Under autocast features are kept in bfloat16; what is computed with them, weights and sums, stays float32.
+        halves = torch.is_autocast_enabled(out.device.type)
+        return fine.with_features(out.to(torch.bfloat16) if halves else out)
 
     def extra_repr(self) -> str:
         """Parameters, as torch prints them."""

@@ -160,7 +160,9 @@ class Stage:
             feature, tree = feature + rows, tree + nodes
 
     def neighbours(self, kernel: Kernel, device: torch.device | None = None) -> Tensor:
-        """Extended index of every tap; int32 [rows, taps]."""
+        """Extended index of every tap; int32 [rows, taps]. Not kept where it is the row itself."""
+        if kernel == (1, 1, 1):
+            return torch.arange(self.rows, dtype=torch.int32, device=device)[:, None]
 
         def build() -> Tensor:
             out = np.empty((self.rows, int(np.prod(kernel))), np.int32)
@@ -325,7 +327,9 @@ class Stage:
             for item, _, _, nodes in self._places():
                 first, last = _node_range(self.forest.trees[item], self.finest[item] - 1)
                 parts.append(self.children()[nodes.start + first : nodes.start + last])
-            return torch.cat(parts).clamp_max(self.rows)
+            together = parts[0] if len(parts) == 1 else torch.cat(parts)
+            whole = not together.numel() or int(together.max()) <= self.rows
+            return together if whole else together.clamp_max(self.rows)
 
         return self._table("pool_children", build, device)
 

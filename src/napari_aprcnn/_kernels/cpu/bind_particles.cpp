@@ -86,16 +86,17 @@ void bind_forward(nb::module_& m, const char* name, Work work) {
 }
 
 // A second source of channels and where the stage's rows lie in it, or None for all three.
+template <class T>
 struct SecondSource {
-    Floats features, tree;
+    Array<const T> features, tree;
     Table places;
     SecondSource(const nb::object& given_features, const nb::object& given_tree, const nb::object& given_places) {
         if (given_features.is_none()) return;
-        features = nb::cast<Floats>(given_features, false);
-        tree = nb::cast<Floats>(given_tree, false);
+        features = nb::cast<Array<const T>>(given_features, false);
+        tree = nb::cast<Array<const T>>(given_tree, false);
         places = nb::cast<Table>(given_places, false);
     }
-    ConvSource source(StageSize stage) const {
+    ConvSource<T> source(StageSize stage) const {
         const StageSize size{rows_of(features), rows_of(tree) - 1};
         const int64_t channels = columns_of(features);
         same_size(tree.size(), (size.tree_rows + 1) * channels, "the second tree does not fit its features");
@@ -107,20 +108,22 @@ struct SecondSource {
     }
 };
 
+// Features are float, or bfloat16; weights and bias float.
+template <class T>
 void bind_patches(nb::module_& m) {
-    m.def("conv_patches", [](const Floats& features, const Floats& tree, const Floats& weight, nb::object bias, const Table& children,
+    m.def("conv_patches", [](const Array<const T>& features, const Array<const T>& tree, const Floats& weight, nb::object bias, const Table& children,
                              const Table& blocks, const Longs& ranges, const Table& patches, const Table& cubes,
-                             const Table& singles, const Longs& segments, const Array<float>& out, int threads, nb::object second, nb::object second_tree, nb::object places) {
+                             const Table& singles, const Longs& segments, const Array<T>& out, int threads, nb::object second, nb::object second_tree, nb::object places) {
         if (weight.ndim() != 6 || weight.shape(3) != 3 || weight.shape(4) != 3 || weight.shape(5) != 3)
             throw std::invalid_argument("expected a weight [depths, out, in, 3, 3, 3]");
         const auto extent = [&](size_t axis) { return static_cast<int64_t>(weight.shape(axis)); };
         const KernelShape kernel{extent(2), extent(1), 27, extent(0)};
         const StageSize size{rows_of(features), rows_of(tree) - 1};
-        const SecondSource held(second, second_tree, places);
-        std::vector<ConvSource> sources{{features.data(), tree.data(), size, columns_of(features), nullptr}};
+        const SecondSource<T> held(second, second_tree, places);
+        std::vector<ConvSource<T>> sources{{features.data(), tree.data(), size, columns_of(features), nullptr}};
         if (held.features.is_valid()) sources.push_back(held.source(size));
         int64_t channels = 0;
-        for (const ConvSource& source : sources) channels += source.channels;
+        for (const ConvSource<T>& source : sources) channels += source.channels;
         same_size(channels, kernel.in, "features do not fit the weight");
         same_size(tree.size(), (size.tree_rows + 1) * sources[0].channels, "the tree does not fit the features");
         same_size(out.size(), size.rows * kernel.out, "out does not fit the features");
@@ -146,7 +149,8 @@ void bind_conv(nb::module_& m) {
     m.def("conv_instruction_set", [] { return std::string(conv_table().name); });
 
     bind_forward<float>(m, "conv_forward", conv_forward);
-    bind_patches(m);
+    bind_patches<float>(m);
+    bind_patches<uint16_t>(m);
 
     m.def("has_bf16_products", [] { return has_bf16_products(); });
 
@@ -202,8 +206,10 @@ void bind_conv(nb::module_& m) {
     }, "values"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
 }
 
-void bind_pooling(nb::module_& m) {
-    m.def("fill_tree", [](const Floats& features, const Table& children, const Longs& ranges, const Array<float>& tree,
+// Features are float, or bfloat16.
+template <class T>
+void bind_between(nb::module_& m) {
+    m.def("fill_tree", [](const Array<const T>& features, const Table& children, const Longs& ranges, const Array<T>& tree,
                           int threads) {
         const StageSize size{rows_of(features), rows_of(children)};
         const int64_t channels = columns_of(features);
@@ -211,6 +217,22 @@ void bind_pooling(nb::module_& m) {
         const nb::gil_scoped_release released;
         fill_tree(features.data(), size, channels, children.data(), ranges.data(), rows_of(ranges), tree.data(), threads);
     }, "features"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(), "tree"_a.noconvert(), "threads"_a);
+
+    m.def("pool", [](const Array<const T>& features, const Table& children, const Longs& ranges, const Array<T>& out,
+                     const Array<uint8_t>& slot, int threads) {
+        const PoolTable table = pool_table(children, ranges, rows_of(features));
+        const int64_t channels = columns_of(features);
+        same_size(slot.size(), table.nodes * channels, "slot does not fit the children");
+        same_size(out.size(), rows_of(out) * channels, "out does not fit the features");
+        const nb::gil_scoped_release released;
+        pool(features.data(), channels, table, out.data(), slot.data(), threads);
+    }, "features"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(), "out"_a.noconvert(),
+          "slot"_a.noconvert(), "threads"_a);
+}
+
+void bind_pooling(nb::module_& m) {
+    bind_between<float>(m);
+    bind_between<uint16_t>(m);
 
     m.def("fill_tree_back", [](const Array<float>& grad_tree, const Table& children, const Longs& ranges,
                                const Array<float>& grad_features, bool add, int threads) {
@@ -223,17 +245,6 @@ void bind_pooling(nb::module_& m) {
                        grad_features.data(), add, threads);
     }, "grad_tree"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(), "grad_features"_a.noconvert(),
           "add"_a, "threads"_a);
-
-    m.def("pool", [](const Floats& features, const Table& children, const Longs& ranges, const Array<float>& out,
-                     const Array<uint8_t>& slot, int threads) {
-        const PoolTable table = pool_table(children, ranges, rows_of(features));
-        const int64_t channels = columns_of(features);
-        same_size(slot.size(), table.nodes * channels, "slot does not fit the children");
-        same_size(out.size(), rows_of(out) * channels, "out does not fit the features");
-        const nb::gil_scoped_release released;
-        pool(features.data(), channels, table, out.data(), slot.data(), threads);
-    }, "features"_a.noconvert(), "children"_a.noconvert(), "ranges"_a.noconvert(), "out"_a.noconvert(),
-          "slot"_a.noconvert(), "threads"_a);
 
     m.def("pool_back", [](const Floats& grad, const Array<const uint8_t>& slot, const Table& children, const Longs& ranges,
                           const Array<float>& grad_features, int threads) {

@@ -16,28 +16,30 @@ namespace aprcnn {
 
 // Extended rows: index e < rows is features[e], e < rows + tree_rows is tree[e - rows], larger is outside the image. The
 // tree holds one row of zeros more, which is what outside reads.
-struct Rows2 {
-    const float* base[2];  // where row 0 would be: of the features, and of the extended rows that are the tree's
+template <class T>
+struct RowsOf {
+    const T* base[2];  // where row 0 would be: of the features, and of the extended rows that are the tree's
     int64_t rows;
     int64_t channels;
-    Rows2(const float* features, const float* tree, int64_t rows_, int64_t channels_)
+    RowsOf(const T* features, const T* tree, int64_t rows_, int64_t channels_)
         : base{features, tree - rows_ * channels_}, rows(rows_), channels(channels_) {}
-    Rows2 from_channel(int64_t channel) const {
-        Rows2 shifted = *this;
+    RowsOf from_channel(int64_t channel) const {
+        RowsOf shifted = *this;
         shifted.base[0] += channel;
         shifted.base[1] += channel;
         return shifted;
     }
     bool joined() const { return base[0] == base[1]; }
-    const float* at(int64_t index) const { return base[index >= rows ? 1 : 0] + index * channels; }
+    const T* at(int64_t index) const { return base[index >= rows ? 1 : 0] + index * channels; }
     // The same of many at once, as numbers: a loop without branches.
-    void find(const int32_t* indices, int64_t count, const float** to) const {
+    void find(const int32_t* indices, int64_t count, const T** to) const {
         const uintptr_t first = reinterpret_cast<uintptr_t>(base[0]), second = reinterpret_cast<uintptr_t>(base[1]);
-        const uintptr_t step = static_cast<uintptr_t>(channels) * sizeof(float);
+        const uintptr_t step = static_cast<uintptr_t>(channels) * sizeof(T);
         for (int64_t i = 0; i < count; ++i)
-            to[i] = reinterpret_cast<const float*>((indices[i] >= rows ? second : first) + static_cast<uintptr_t>(indices[i]) * step);
+            to[i] = reinterpret_cast<const T*>((indices[i] >= rows ? second : first) + static_cast<uintptr_t>(indices[i]) * step);
     }
 };
+using Rows2 = RowsOf<float>;
 
 struct Taps {
     const int32_t* table;  // [rows][count]
@@ -72,6 +74,21 @@ struct Patches {
     int64_t count;
 };
 
+// Features are float, or bfloat16, of which the arithmetic is in float: uint16_t, the upper half of a float.
+template <class T>
+struct TileTable {
+    // out[row][0..columns) = bias + sum over taps and channels of blocks of 2 x 2 x 2 rows whose channels come from one or two
+    // sources; bias is padded, weights [64][pieces of channels][blocks][channel][width], see conv_blocks.hpp. What the next call will
+    // read is asked for meanwhile.
+    void (*blocks)(const RowsOf<T>* from, int sources, const Patches& now, const Patches& next, const Blocks& blocks,
+                   const float* weights, const float* bias, int64_t columns, T* out, float* scratch);
+    // The same of cubes of 4 x 4 x 4 rows; weights [216][...].
+    void (*cubes)(const RowsOf<T>* from, int sources, const Patches& now, const Patches& next, const Blocks& blocks,
+                  const float* weights, const float* bias, int64_t columns, T* out, float* scratch);
+    // to[count][channels] = the rows at these extended indices.
+    void (*widen)(const RowsOf<T>& from, const int32_t* indices, int64_t count, float* to);
+};
+
 struct ConvTable {
     const char* name;
     // How `columns` output columns are cut for forward and input.
@@ -79,13 +96,8 @@ struct ConvTable {
     // out[row][0..columns) = bias + sum over taps and channels, rows first..last-1; bias is padded.
     void (*forward)(const Rows2& from, const Taps& taps, const Blocks& blocks, const float* weights, const float* bias,
                     int64_t columns, int64_t first, int64_t last, float* out);
-    // The same of blocks of 2 x 2 x 2 rows whose channels come from one or two sources; weights [64][pieces of channels][blocks]
-    // [channel][width], see conv_blocks.hpp. What the next call will read is asked for meanwhile.
-    void (*blocks)(const Rows2* from, int sources, const Patches& now, const Patches& next, const Blocks& blocks,
-                   const float* weights, const float* bias, int64_t columns, float* out, float* scratch);
-    // The same of cubes of 4 x 4 x 4 rows; weights [216][...].
-    void (*cubes)(const Rows2* from, int sources, const Patches& now, const Patches& next, const Blocks& blocks,
-                  const float* weights, const float* bias, int64_t columns, float* out, float* scratch);
+    TileTable<float> tiles;
+    TileTable<uint16_t> half_tiles;
     // grad_features / grad_tree += the transposed product, in the columns of some blocks; nothing else may write to those of what
     // these rows' taps reach.
     void (*input)(const float* grad, int64_t grad_channels, const Taps& taps, const Blocks& blocks, ColumnBlocks which,

@@ -3,32 +3,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include "conv.hpp"
+#include "pages.hpp"
 #include "particles.hpp"
 
 namespace aprcnn {
-
-// Floats that begin on a cache line: a wide register that lies across two of them takes two loads. Whoever asks for them writes
-// them, so nothing is written here.
-class AlignedFloats {
-  public:
-    void resize(int64_t count) {
-        if (count <= count_) return;
-        memory_.reset(new float[static_cast<size_t>(count) + line]);
-        count_ = count;
-    }
-    float* data() const {
-        const uintptr_t at = reinterpret_cast<uintptr_t>(memory_.get()), bytes = line * sizeof(float);
-        return reinterpret_cast<float*>((at + bytes - 1) / bytes * bytes);
-    }
-
-  private:
-    static constexpr size_t line = 16;
-    std::unique_ptr<float[]> memory_;
-    int64_t count_ = 0;
-};
 
 // The blocks of a segment, which follow one another: siblings with a feature row among them. Some lie in cubes, the others are single.
 struct BlockRange {

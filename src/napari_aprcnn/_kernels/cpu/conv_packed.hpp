@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "conv.hpp"
+#include "pages.hpp"
 #include "parallel.hpp"
 #include "particles.hpp"
 
@@ -29,7 +30,7 @@ class Packed {
         for (const int64_t depth : depths) {
             if (depth < 0 || depth >= kernel_.depths) throw std::invalid_argument("a segment is deeper than the weights");
             if (made_.count(depth) != 0) continue;
-            std::vector<float>& to = made_[depth];
+            AlignedFloats& to = made_[depth];
             to.resize(blocks_.padded() * kernel_.taps * sums);
             int64_t column = 0;
             for (int b = 0; b < blocks_.count; column += blocks_.width[b], ++b)
@@ -41,6 +42,7 @@ class Packed {
             pack(pieces[task / kernel_.taps], task % kernel_.taps);
         });
     }
+    void forget() { made_.clear(); }
     const float* at(int64_t depth) const { return made_.at(depth).data(); }
 
   private:
@@ -65,12 +67,13 @@ class Packed {
     int64_t all_;
     const Blocks& blocks_;
     bool transposed_;
-    std::map<int64_t, std::vector<float>> made_;
+    std::map<int64_t, AlignedFloats> made_;
 };
 
 // One input channel: features and tree in one array, which the inner loop reads faster.
-inline std::vector<float> joined_rows(const float* features, const float* tree, StageSize size) {
-    std::vector<float> joined(size.rows + size.tree_rows + 1);
+template <class T>
+std::vector<T> joined_rows(const T* features, const T* tree, StageSize size) {
+    std::vector<T> joined(size.rows + size.tree_rows + 1);
     std::copy(features, features + size.rows, joined.begin());
     std::copy(tree, tree + size.tree_rows + 1, joined.begin() + size.rows);
     return joined;

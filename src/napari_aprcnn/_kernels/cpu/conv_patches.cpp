@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <set>
 #include <stdexcept>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "conv.hpp"
 #include "conv_blocks.hpp"
 #include "conv_packed.hpp"
+#include "halves.hpp"
 #include "parallel.hpp"
 #include "particles.hpp"
 
@@ -18,6 +20,7 @@ namespace aprcnn {
 
 namespace {
 
+constexpr int64_t most_weight_bytes = int64_t{16} << 20;
 constexpr int64_t rows_together = 7 * 12;  // a multiple of the rows that the inner loops take at once; their taps stay in cache
 
 // How rows are convolved, and what `first` and `last` of a task count: blocks tap by tap, blocks, single blocks, cubes.
@@ -42,11 +45,15 @@ inline void take_smaller(int32_t* to, const int32_t* from) {
     std::memcpy(to, four, sizeof four);
 }
 
+const TileTable<float>& tiles_of(const ConvTable& table, const float*) { return table.tiles; }
+const TileTable<uint16_t>& tiles_of(const ConvTable& table, const uint16_t*) { return table.half_tiles; }
+
+template <class T>
 class PatchRun {
   public:
-    PatchRun(const ConvSource* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
-             const float* bias, const PatchTable& table, float* out)
-        : conv_(conv_table()), sources_(sources), count_(source_count), size_(size), weight_(weight), kernel_(kernel),
+    PatchRun(const ConvSource<T>* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
+             const float* bias, const PatchTable& table, T* out)
+        : conv_(conv_table()), tiles_(tiles_of(conv_, out)), sources_(sources), count_(source_count), size_(size), weight_(weight), kernel_(kernel),
           inside_{kernel.in, sources[0].channels}, table_(table), out_(out) {
         cut_columns(conv_, kernel.out, blocks_);
         bias_.assign(blocks_.padded(), 0.0f);
@@ -55,9 +62,9 @@ class PatchRun {
         if (kernel.in == 1) joined_ = joined_rows(sources[0].features, sources[0].tree, sources[0].size);
         int64_t before = 0;
         for (int s = 0; s < count_; ++s) {
-            const ConvSource& source = sources[s];
-            const float* features = joined_.empty() ? source.features : joined_.data();
-            const float* tree = joined_.empty() ? source.tree : joined_.data() + source.size.rows;
+            const ConvSource<T>& source = sources[s];
+            const T* features = joined_.empty() ? source.features : joined_.data();
+            const T* tree = joined_.empty() ? source.tree : joined_.data() + source.size.rows;
             from_.emplace_back(features, tree, source.size.rows, source.channels);
             KernelShape own = kernel;
             own.in = source.channels;
@@ -88,6 +95,16 @@ class PatchRun {
         });
     }
 
+    void forget() {
+        filters_.clear();
+        for (Packed& one : packed_) one.forget();
+    }
+    // Of one depth.
+    int64_t weight_bytes(Way way) const {
+        const int64_t products = way == Way::plain ? kernel_.taps : products_of(way == Way::cubes ? Tile::cube : Tile::block);
+        return products * kernel_.in * blocks_.padded() * static_cast<int64_t>(sizeof(float));
+    }
+
     int64_t scratch() const {
         const int64_t plain = count_ * rows_together * kernel_.out + 16;
         if (!filters()) return plain;
@@ -98,7 +115,7 @@ class PatchRun {
     void filtered(const PatchTask& task, float* room) const {
         const bool cubes = task.way == Way::cubes;
         const int64_t together = cubes ? cubes_together : blocks_together;
-        const auto run = cubes ? conv_.cubes : conv_.blocks;
+        const auto run = cubes ? tiles_.cubes : tiles_.blocks;
         const float* weights = filters_.at({cubes ? Tile::cube : Tile::block, task.depth}).data();
         Gathered some[2] = {{cubes, together}, {cubes, together}};
         gather(task, task.first, some[0]);
@@ -196,33 +213,54 @@ class PatchRun {
         for (int s = 0; s < count_; ++s) {
             if (s > 0)
                 for (int64_t i = 0; i < 27 * count; ++i) taps[i] = sources_[s].places[taps[i]];
-            conv_.forward(from_[s], {taps.data(), 27}, blocks_, packed_[s].at(depth), s == 0 ? bias_.data() : nothing_.data(),
-                          kernel_.out, 0, count, room + s * rows_together * kernel_.out);
+            float* to = room + s * rows_together * kernel_.out;
+            sum_taps(from_[s], taps, count, packed_[s].at(depth), s == 0 ? bias_.data() : nothing_.data(), to);
         }
         const float* second = room + rows_together * kernel_.out;
         for (int64_t i = 0; i < count; ++i) {
-            float* to = out_ + rows[i] * kernel_.out;
+            T* to = out_ + rows[i] * kernel_.out;
             const float* one = room + i * kernel_.out;
             const float* two = second + i * kernel_.out;
             if (count_ > 1)
-                for (int64_t c = 0; c < kernel_.out; ++c) to[c] = one[c] + two[c];
+                for (int64_t c = 0; c < kernel_.out; ++c) narrow(one[c] + two[c], to + c);
             else
-                for (int64_t c = 0; c < kernel_.out; ++c) to[c] = one[c];
+                for (int64_t c = 0; c < kernel_.out; ++c) narrow(one[c], to + c);
+        }
+    }
+
+    void sum_taps(const Rows2& from, const std::vector<int32_t>& taps, int64_t count, const float* weights, const float* bias,
+                  float* to) const {
+        conv_.forward(from, {taps.data(), 27}, blocks_, weights, bias, kernel_.out, 0, count, to);
+    }
+    // Rows of half the size are brought to float, each as often as a tap reads it.
+    void sum_taps(const RowsOf<uint16_t>& from, const std::vector<int32_t>& taps, int64_t count, const float* weights,
+                  const float* bias, float* to) const {
+        constexpr int64_t some = 12;
+        std::vector<float> wide((27 * some + 1) * from.channels, 0.0f);
+        std::vector<int32_t> own(27 * some);
+        std::iota(own.begin(), own.end(), 0);
+        const Rows2 near(wide.data(), wide.data() + 27 * some * from.channels, 27 * some, from.channels);
+        for (int64_t first = 0; first < count; first += some) {
+            const int64_t now = std::min(some, count - first);
+            tiles_.widen(from, taps.data() + 27 * first, 27 * now, wide.data());
+            conv_.forward(near, {own.data(), 27}, blocks_, weights, bias, kernel_.out, 0, now, to + first * kernel_.out);
         }
     }
 
     const ConvTable& conv_;
-    const ConvSource* sources_;
+    const TileTable<T>& tiles_;
+    const ConvSource<T>* sources_;
     int count_;
     StageSize size_;
     const float* weight_;
     KernelShape kernel_;
     Inside inside_;
     PatchTable table_;
-    float* out_;
+    T* out_;
     Blocks blocks_;
-    std::vector<float> bias_, nothing_, joined_;
-    std::vector<Rows2> from_;
+    std::vector<float> bias_, nothing_;
+    std::vector<T> joined_;
+    std::vector<RowsOf<T>> from_;
     std::vector<Packed> packed_;
     std::map<std::pair<Tile, int64_t>, AlignedFloats> filters_;  // of the depths with full blocks or cubes
 };
@@ -284,22 +322,42 @@ std::vector<PatchTask> tasks_of(const PatchTable& table, Segments segments, bool
 
 }  // namespace
 
-void conv_patches(const ConvSource* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
-                  const float* bias, const PatchTable& table, Segments segments, float* out, int threads) {
+template <class T>
+void conv_patches(const ConvSource<T>* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
+                  const float* bias, const PatchTable& table, Segments segments, T* out, int threads) {
     for (int64_t i = 0; i < table.count; ++i)
         if (table.nodes[i] < 0 || table.nodes[i] >= size.tree_rows) throw std::invalid_argument("a block is no tree row");
-    PatchRun run(sources, source_count, size, weight, kernel, bias, table, out);
+    PatchRun<T> run(sources, source_count, size, weight, kernel, bias, table, out);
     const std::vector<PatchTask> tasks = tasks_of(table, segments, run.filters());
-    run.prepare(tasks, threads);
     std::vector<AlignedFloats> rooms(std::max(threads, 1) + 1);
-    parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int worker, const StopFlag&) {
-        rooms.at(worker).resize(run.scratch());
-        float* room = rooms.at(worker).data();
-        if (tasks[t].way == Way::plain)
-            run.plain(tasks[t], room);
-        else
-            run.filtered(tasks[t], room);
-    });
+    // The weights of all depths at once can be more than the features: only so many are there at a time.
+    for (size_t first = 0; first < tasks.size();) {
+        size_t last = first;
+        int64_t held = 0;
+        for (std::pair<Way, int64_t> own{}; last < tasks.size(); ++last) {
+            const std::pair<Way, int64_t> next{tasks[last].way, tasks[last].depth};
+            if (last == first || next != own) held += run.weight_bytes(next.first);
+            if (last > first && next != own && held > most_weight_bytes) break;
+            own = next;
+        }
+        const std::vector<PatchTask> some(tasks.begin() + static_cast<int64_t>(first), tasks.begin() + static_cast<int64_t>(last));
+        run.prepare(some, threads);
+        parallel_for(static_cast<int64_t>(some.size()), threads, [&](int64_t t, int worker, const StopFlag&) {
+            rooms.at(worker).resize(run.scratch());
+            float* room = rooms.at(worker).data();
+            if (some[t].way == Way::plain)
+                run.plain(some[t], room);
+            else
+                run.filtered(some[t], room);
+        });
+        run.forget();
+        first = last;
+    }
 }
+
+template void conv_patches(const ConvSource<float>*, int, StageSize, const float*, KernelShape, const float*, const PatchTable&,
+                           Segments, float*, int);
+template void conv_patches(const ConvSource<uint16_t>*, int, StageSize, const float*, KernelShape, const float*,
+                           const PatchTable&, Segments, uint16_t*, int);
 
 }  // namespace aprcnn

@@ -1,4 +1,6 @@
 // The compiled kernels' Python module: arrays in, arrays filled. The Python side allocates and checks.
+#include <memory>
+
 #include "binding.hpp"
 #include "compact.hpp"
 #include "hot.hpp"
@@ -40,8 +42,14 @@ NB_MODULE(_cpu, m) {
     m.def("has_instruction_set", [](const std::string& name) { return has_instruction_set(name.c_str()); }, "name"_a);
     m.def("choose_instruction_set", [](const std::string& name) { return choose_instruction_set(name.c_str()); },
           "name"_a);
-    m.def("ask_for_huge_pages", [](uintptr_t address, size_t bytes) { return ask_for_huge_pages(reinterpret_cast<void*>(address), bytes); },
-          "address"_a, "bytes"_a);
+
+    m.def("new_pages", [](size_t bytes) {
+        auto held = std::make_unique<Pages>();
+        held->resize(bytes);
+        void* data = held->data();
+        const nb::capsule owner(held.release(), [](void* pages) noexcept { delete static_cast<Pages*>(pages); });
+        return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(data, {bytes}, owner);
+    }, "bytes"_a);
 
     bind_convert(m);
     bind_tree(m);

@@ -1,12 +1,49 @@
-// Memory that is about to be written for the first time.
+// Memory of pages that go back to the system as soon as they are free.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace aprcnn {
 
-// Ask for huge pages (Linux): a large output takes a fault for every page, 4 kB or 2 MB, and the small ones take longer than
-// writing it. Returns whether the system was asked; nothing depends on its answer.
-bool ask_for_huge_pages(void* address, size_t bytes);
+// Memory that begins on a line of the cache; large pieces are mapped for themselves where the system has that (Linux), on huge pages:
+// the C library keeps what is freed among smaller things. Nothing is written here.
+class Pages {
+  public:
+    Pages() = default;
+    ~Pages() { release(); }
+    Pages(Pages&& other) noexcept { swap(other); }
+    Pages& operator=(Pages&& other) noexcept {
+        swap(other);
+        return *this;
+    }
+    Pages(const Pages&) = delete;
+    Pages& operator=(const Pages&) = delete;
+
+    // What was there is lost.
+    void resize(size_t bytes);
+    void* data() const { return data_; }
+    size_t size() const { return size_; }
+
+  private:
+    void release();
+    void swap(Pages& other) noexcept;
+    void *data_ = nullptr, *memory_ = nullptr;
+    size_t size_ = 0, mapped_ = 0;
+};
+
+// Floats that begin on a cache line: a wide register that lies across two of them takes two loads. Whoever asks for them writes
+// them, so nothing is written here.
+class AlignedFloats {
+  public:
+    void resize(int64_t count) {
+        const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+        if (bytes > pages_.size()) pages_.resize(bytes);
+    }
+    float* data() const { return static_cast<float*>(pages_.data()); }
+
+  private:
+    Pages pages_;
+};
 
 }  // namespace aprcnn

@@ -1,4 +1,4 @@
-// Particle layers on float32 features, channels last. The tables are explained in docs/particles.md.
+// Particle layers on float32 features, channels last; where T is said also on bfloat16, uint16_t, with sums in float32. The tables are explained in docs/particles.md.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,9 @@ void conv_forward(const float* features, const float* tree, StageSize size, cons
 
 // Where input channels come from: features [rows][channels] and tree [tree_rows + 1][channels] of a stage; places
 // [rows + tree_rows + 1] of the stage that is convolved: the extended index here of each of its own, or null for the same stage.
+template <class T>
 struct ConvSource {
-    const float *features, *tree;
+    const T *features, *tree;
     StageSize size;
     int64_t channels;
     const int32_t* places;
@@ -48,8 +49,9 @@ struct PatchTable {
 
 // The same with a kernel 3 x 3 x 3 for features of one or two sources, whose channels follow one another. Rows that lie in full
 // blocks or cubes take minimal filtering, a third to an eighth of the products and other roundings.
-void conv_patches(const ConvSource* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
-                  const float* bias, const PatchTable& table, Segments segments, float* out, int threads);
+template <class T>
+void conv_patches(const ConvSource<T>* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
+                  const float* bias, const PatchTable& table, Segments segments, T* out, int threads);
 
 // slabs [count][5]: phase, task, first row, last row + 1, depth. Phases run one after the other, and so do the slabs of one
 // task; tasks of one phase never touch the same rows. So sums are made in one order, whatever the number of threads.
@@ -68,8 +70,9 @@ void restrict_kernels(const float* kernels, int64_t count, const int64_t* size, 
 void column_sums(const float* values, int64_t rows, int64_t columns, float* out, int threads);
 
 // children [tree_rows][8] of extended indices; ranges [count][2] of tree rows, children before parents.
-void fill_tree(const float* features, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
-               int64_t range_count, float* tree, int threads);
+template <class T>
+void fill_tree(const T* features, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
+               int64_t range_count, T* tree, int threads);
 // grad_tree is used up: what a node gets from its parent is added to it. grad_features is written, or added to.
 void fill_tree_back(float* grad_tree, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
                     int64_t range_count, float* grad_features, bool add, int threads);
@@ -83,7 +86,8 @@ struct PoolTable {
     int64_t rows;   // of the finer stage
     int64_t nodes;  // of all ranges together
 };
-void pool(const float* features, int64_t channels, PoolTable table, float* out, uint8_t* slot, int threads);
+template <class T>
+void pool(const T* features, int64_t channels, PoolTable table, T* out, uint8_t* slot, int threads);
 void pool_back(const float* grad, const uint8_t* slot, int64_t channels, PoolTable table, float* grad_features, int threads);
 void upsample(const float* features, int64_t channels, PoolTable table, float* out, int threads);
 void upsample_back(const float* grad, int64_t channels, PoolTable table, float* grad_features, int threads);

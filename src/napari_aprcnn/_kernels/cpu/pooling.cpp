@@ -19,18 +19,23 @@ void over(int64_t count, int64_t cost, int threads, const Work& work) {
     });
 }
 
-void copy_rows(const float* from, float* to, int64_t rows, int64_t channels, int threads) {
+const RowsBetween<float>& between(const RowsTable& table, const float*) { return table.whole; }
+const RowsBetween<uint16_t>& between(const RowsTable& table, const uint16_t*) { return table.half; }
+
+template <class T>
+void copy_rows(const T* from, T* to, int64_t rows, int64_t channels, int threads) {
     over(rows, channels, threads, [&](int64_t first, int64_t last) {
-        std::memcpy(to + first * channels, from + first * channels, (last - first) * channels * sizeof(float));
+        std::memcpy(to + first * channels, from + first * channels, (last - first) * channels * sizeof(T));
     });
 }
 
 }  // namespace
 
-void fill_tree(const float* features, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
-               int64_t range_count, float* tree, int threads) {
-    const RowsTable& table = rows_table();
-    std::fill(tree + size.tree_rows * channels, tree + (size.tree_rows + 1) * channels, 0.0f);
+template <class T>
+void fill_tree(const T* features, StageSize size, int64_t channels, const int32_t* children, const int64_t* ranges,
+               int64_t range_count, T* tree, int threads) {
+    const RowsBetween<T>& table = between(rows_table(), features);
+    std::fill(tree + size.tree_rows * channels, tree + (size.tree_rows + 1) * channels, T{0});
     for (int64_t r = 0; r < range_count; ++r) {
         const int64_t begin = ranges[2 * r];
         over(ranges[2 * r + 1] - begin, channels * 8, threads, [&](int64_t first, int64_t last) {
@@ -54,16 +59,22 @@ void fill_tree_back(float* grad_tree, StageSize size, int64_t channels, const in
     }
 }
 
-void pool(const float* features, int64_t channels, PoolTable table, float* out, uint8_t* slot, int threads) {
+template <class T>
+void pool(const T* features, int64_t channels, PoolTable table, T* out, uint8_t* slot, int threads) {
     for (int64_t r = 0; r < table.range_count; ++r) {
         const int64_t* range = table.ranges + 5 * r;
         copy_rows(features + range[0] * channels, out + range[1] * channels, range[2], channels, threads);
         over(range[4], channels * 8, threads, [&](int64_t first, int64_t last) {
-            rows_table().pool(features, table.children + 8 * range[3], table.rows, channels, first, last,
+            between(rows_table(), features).pool(features, table.children + 8 * range[3], table.rows, channels, first, last,
                               out + (range[1] + range[2]) * channels, slot + range[3] * channels);
         });
     }
 }
+
+template void fill_tree(const float*, StageSize, int64_t, const int32_t*, const int64_t*, int64_t, float*, int);
+template void fill_tree(const uint16_t*, StageSize, int64_t, const int32_t*, const int64_t*, int64_t, uint16_t*, int);
+template void pool(const float*, int64_t, PoolTable, float*, uint8_t*, int);
+template void pool(const uint16_t*, int64_t, PoolTable, uint16_t*, uint8_t*, int);
 
 void pool_back(const float* grad, const uint8_t* slot, int64_t channels, PoolTable table, float* grad_features, int threads) {
     for (int64_t r = 0; r < table.range_count; ++r) {

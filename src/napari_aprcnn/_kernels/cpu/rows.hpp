@@ -5,18 +5,25 @@
 
 namespace aprcnn {
 
-struct RowsTable {
+// Between features of one type: float, or bfloat16, whose sums are float.
+template <class T>
+struct RowsBetween {
     // tree[t] = mean over the children of rows first..last-1; index e < rows is features[e], else tree[e - rows].
-    void (*fill)(const float* features, float* tree, const int32_t* children, int64_t rows, int64_t inside, int64_t channels,
+    void (*fill)(const T* features, T* tree, const int32_t* children, int64_t rows, int64_t inside, int64_t channels,
                  int64_t first, int64_t last);
-    // The way back: features are written (they have one parent) or, second, added to; tree rows are added to.
+    // out[j], slot[j] of nodes first..last-1; children >= rows are missing.
+    void (*pool)(const T* features, const int32_t* children, int64_t rows, int64_t channels, int64_t first, int64_t last, T* out,
+                 uint8_t* slot);
+};
+
+struct RowsTable {
+    RowsBetween<float> whole;
+    RowsBetween<uint16_t> half;
+    // The way back of `fill`: features are written (they have one parent) or, second, added to; tree rows are added to.
     void (*fill_back)(float* features, float* tree, const int32_t* children, int64_t rows, int64_t inside, int64_t channels,
                       int64_t first, int64_t last);
     void (*fill_back_add)(float* features, float* tree, const int32_t* children, int64_t rows, int64_t inside,
                           int64_t channels, int64_t first, int64_t last);
-    // out[j], slot[j] of nodes first..last-1; children >= rows are missing.
-    void (*pool)(const float* features, const int32_t* children, int64_t rows, int64_t channels, int64_t first, int64_t last,
-                 float* out, uint8_t* slot);
     void (*pool_back)(const float* grad, const uint8_t* slot, const int32_t* children, int64_t rows, int64_t channels,
                       int64_t first, int64_t last, float* features);
 };
