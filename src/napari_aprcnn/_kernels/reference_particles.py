@@ -134,7 +134,8 @@ def conv_input(
     for first, last, depth in _parts(segments):
         kernel = weight[depth].flatten(2)
         for tap in range(kernel.shape[2]):
-            every.index_add_(0, neighbours[first:last, tap].long(), grad[first:last] @ kernel[:, :, tap])
+            given = (grad[first:last] @ kernel[:, :, tap]).to(every.dtype)  # autocast may have rounded it
+            every.index_add_(0, neighbours[first:last, tap].long(), given)
     every[-1] = 0
     return every[:rows].clone(), every[rows:].clone()
 

@@ -11,7 +11,7 @@ VOXEL_CHANNEL_BYTES = (24, 12)
 
 # Bytes of a row in the tables of its stage: patches (256 for eight rows), children, places, self; of the finest: cells.
 _TABLES, _CELLS = 48, 16
-_FLOAT = 4
+_FLOAT, _HALF = 4, 2
 
 
 def stage_share(prr: float, stage: int) -> float:
@@ -28,8 +28,8 @@ def stage_share(prr: float, stage: int) -> float:
     return min(1.0, float(prr**0.85) / 8.0**stage)
 
 
-def peak_row_bytes(config: VolumeNetConfig, prr: float) -> float:
-    """Bytes at the peak, for each particle (PRR 1: voxel) of the finest stage, of what a pass in float32 holds at once.
+def peak_row_bytes(config: VolumeNetConfig, prr: float, *, half: bool = False) -> float:
+    """Bytes at the peak, for each particle (PRR 1: voxel) of the finest stage, of what a pass holds at once.
 
     Parameters
     ----------
@@ -37,6 +37,8 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float) -> float:
         The network, in any form.
     prr
         Voxels a particle.
+    half
+        Whether particles' features are kept in bfloat16; voxels are counted in float32.
 
     Notes
     -----
@@ -51,9 +53,12 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float) -> float:
     for spec in describe(config):
         if spec.key.endswith("shortcut.conv"):
             continue
-        cells = stage_share(prr, spec.stage) if spec.particles else prr / 8.0**spec.stage
+        share = stage_share(prr, spec.stage) if spec.particles else prr / 8.0**spec.stage
+        cells = share * (_HALF if half and spec.particles else _FLOAT)
         inside, outside = spec.inside * cells, spec.outside * cells
         working = inside * 1.125 + outside if spec.particles else inside + 2 * outside
+        if half and spec.key == "encoder.0.first.conv":
+            working = share * _FLOAT * (spec.inside * 1.125 + spec.outside) + outside  # in float32, then rounded
         part, _, rest = spec.key.partition(".")
         if rest.endswith("first.conv"):
             entered = inside
@@ -64,7 +69,7 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float) -> float:
             skip = kept.pop(spec.stage)
             held -= skip
             if spec.particles and config.block == "plain":
-                working = 1.125 * (skip + skip * stage_share(prr, spec.stage + 1) / cells) + outside
+                working = 1.125 * (skip + skip * stage_share(prr, spec.stage + 1) / share) + outside
         if part == "head" and rest != "output" and rest != "block.conv":
             working = inside + 2 * config.out_channels * cells
         peak = max(peak, held + working)
@@ -72,4 +77,4 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float) -> float:
             kept[spec.stage] = outside
             held += outside
     stages = range(min(config.hybrid, config.depth + 1))
-    return _FLOAT * peak + _CELLS + _TABLES * sum(stage_share(prr, stage) for stage in stages)
+    return peak + _CELLS + _TABLES * sum(stage_share(prr, stage) for stage in stages)

@@ -146,8 +146,8 @@ class Stage:
         found = self._tables.get((name, where))
         if found is None:
             kept = self._tables.get((name, torch.device("cpu")))
-            found = build() if kept is None else kept
-            found = self._tables[(name, where)] = found.to(where)
+            with torch.inference_mode(mode=False):  # a training may take the tables of an inference
+                found = self._tables[(name, where)] = (build() if kept is None else kept).to(where)
         return found
 
     def _places(self) -> Iterator[tuple[int, Kernel, slice, slice]]:
@@ -162,7 +162,8 @@ class Stage:
     def neighbours(self, kernel: Kernel, device: torch.device | None = None) -> Tensor:
         """Extended index of every tap; int32 [rows, taps]. Not kept where it is the row itself."""
         if kernel == (1, 1, 1):
-            return torch.arange(self.rows, dtype=torch.int32, device=device)[:, None]
+            with torch.inference_mode(mode=False):
+                return torch.arange(self.rows, dtype=torch.int32, device=device)[:, None]
 
         def build() -> Tensor:
             out = np.empty((self.rows, int(np.prod(kernel))), np.int32)

@@ -150,7 +150,7 @@ def _estimate_volume(source: MappedImage, config: SegmentConfig, prr: float | No
         n_times=source.n_times,
         margin=margin_of(net, options.zoom),
         budget=memory_budget(config),
-        per_row=row_bytes(net, options),
+        per_row=row_bytes(net, options, config.precision),
         prr=1.0 if pixels else DENSE_PRR,
         known_prr=None if pixels else prr or TYPICAL_PRR,
         zoom=options.zoom,

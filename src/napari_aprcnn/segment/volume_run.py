@@ -118,10 +118,10 @@ class VolumePlan:
     reduced: bool = False
 
 
-def row_bytes(config: VolumeNetConfig, options: VolumeConfig) -> Callable[[float], float]:
+def row_bytes(config: VolumeNetConfig, options: VolumeConfig, precision: str = "float32") -> Callable[[float], float]:
     """Bytes at the peak of a row of the finest stage, a particle or a voxel, from the PRR."""
     stages = config.particle_stages if options.particle_stages is None else options.particle_stages
-    return partial(peak_row_bytes, config.replace(particle_stages=stages))
+    return partial(peak_row_bytes, config.replace(particle_stages=stages), half=precision == "bfloat16")
 
 
 def plan_volume(
@@ -237,7 +237,7 @@ class VolumeRun:
             n_times=self.source.n_times,
             margin=margin_of(net, zoom),
             budget=self.budget,
-            per_row=row_bytes(net, self.config.volume),
+            per_row=row_bytes(net, self.config.volume, self.network.precision),
             prr=1.0 if on_voxels(net, self.config.volume) else DENSE_PRR,
             known_prr=None if on_voxels(net, self.config.volume) else TYPICAL_PRR,
             zoom=zoom,
