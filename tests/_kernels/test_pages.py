@@ -11,7 +11,7 @@ import torch
 
 from napari_aprcnn._kernels import operators
 from napari_aprcnn._kernels.dispatch import extension
-from napari_aprcnn._kernels.operators import fresh
+from napari_aprcnn._kernels.operators import fresh, reusing_memory
 
 LARGE = (1 << 22) // 4
 
@@ -49,8 +49,31 @@ def test_views_and_gradients_keep_it():
     assert not part.detach().any()
 
 
-@pytest.mark.skipif(extension() is None, reason="no compiled kernels")
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is mapped on Linux")
+def test_where_the_library_keeps_memory_it_is_plain_memory(monkeypatch):
+    """A network on voxels beside it profits from that setting, so should this one; huge pages are asked for."""
+    asked = []
+
+    class Module:
+        def keeps_memory(self) -> bool:
+            return True
+
+        def ask_for_huge_pages(self, address: int, size: int) -> bool:
+            asked.append(size)
+            return address > 0
+
+    monkeypatch.setattr(operators, "extension", lambda: Module())
+    made = fresh(torch.zeros(1), LARGE, 2)
+    assert made.shape == (LARGE, 2)
+    fresh(torch.zeros(1), LARGE - 1)
+    assert asked == [8 * LARGE]
+
+
+mapped = pytest.mark.skipif(
+    extension() is None or sys.platform != "linux" or extension().keeps_memory(), reason="memory is mapped on Linux"
+)
+
+
+@mapped
 def test_what_is_freed_goes_back_to_the_system_at_once():
     """Also where something smaller that was made later stays: the C library would keep it all."""
     process = psutil.Process()
@@ -63,3 +86,71 @@ def test_what_is_freed_goes_back_to_the_system_at_once():
     assert held > 7 * 16 * LARGE
     assert left < 16 * LARGE, f"{left} of {held} bytes stay"
     assert len(kept) == 8
+
+
+def million(count: int) -> torch.Tensor:
+    """As many times 4 MB."""
+    return fresh(torch.zeros(1), count, LARGE)
+
+
+@mapped
+def test_freed_pages_are_written_again():
+    module = extension()
+    with reusing_memory():
+        kept, freed = million(8), million(16)
+        place = freed.data_ptr()
+        del freed  # what three quarters of the most allow stays: 10 of 16
+        assert module.spare_bytes() == 10 * 4 * LARGE
+        again = million(2)
+        other = million(2)
+        assert {again.data_ptr(), other.data_ptr()} == {place, place + 8 * LARGE}
+        again.fill_(1.0)
+        other.fill_(2.0)
+        assert float(again.max()) == 1.0
+        with reusing_memory():
+            pass
+        del again, other
+        assert module.spare_bytes() > 0
+    assert module.spare_bytes() == 0
+    assert kept.shape == (8, LARGE)
+    del kept
+    assert module.spare_bytes() == 0
+
+
+@mapped
+def test_spare_pages_do_not_add_to_a_peak():
+    """Those that are too small go back before there are more; and with what is used they stay below the most so far."""
+    module = extension()
+    with reusing_memory():
+        held = [million(1) for _ in range(8)]
+        del held[::2]
+        assert module.spare_bytes() == 2 * 4 * LARGE
+        large = million(2)
+        assert module.spare_bytes() == 0
+        del large
+        held.clear()
+        assert module.spare_bytes() <= 6 * 4 * LARGE
+
+
+@mapped
+def test_neighbouring_pages_are_joined():
+    module = extension()
+    with reusing_memory():
+        rest = million(40)
+        whole = million(4)
+        place = whole.data_ptr()
+        del whole
+        parts = [million(1) for _ in range(4)]
+        assert module.spare_bytes() == 0
+        for number in (1, 3, 0, 2):
+            parts[number] = None
+        assert million(4).data_ptr() == place
+        assert rest.shape == (40, LARGE)
+
+
+@mapped
+def test_an_error_ends_the_reuse():
+    with pytest.raises(RuntimeError, match="on purpose"), reusing_memory():
+        million(3)
+        raise RuntimeError("on purpose")
+    assert extension().spare_bytes() == 0

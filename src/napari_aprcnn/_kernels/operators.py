@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "memory",
     "operator",
     "raw_half",
+    "reusing_memory",
     "threads",
     "wide",
 ]
@@ -101,14 +103,35 @@ def fresh(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
     """Memory for an output; a large one on huge pages of its own where the system has them, and gone when it is free.
 
     A hundred megabytes on pages of 4 kB take longer to come by than to fill: 38 and 4 ms; on huge ones 10. And what is
-    freed among smaller things the C library keeps, a fifth of the peak of a network.
+    freed among smaller things the C library keeps, a fifth of the peak of a network. Where the library is told to keep
+    large allocations (``MALLOC_MMAP_MAX_=0``) they are its own.
     """
     dtype = like.dtype if dtype is None else dtype
     size = math.prod(shape) * dtype.itemsize
     module = extension() if size >= _LARGE and like.device.type == "cpu" else None
+    if module is not None and not module.keeps_memory():
+        return torch.from_numpy(module.new_pages(size)).view(dtype).view(shape)
+    made = like.new_empty(shape, dtype=dtype)
+    if module is not None:
+        module.ask_for_huge_pages(made.data_ptr(), size)
+    return made
+
+
+@contextmanager
+def reusing_memory() -> Iterator[None]:
+    """Within, large outputs take the pages of those that were freed; they cost a twelfth of a network otherwise.
+
+    Where none are enough the system gets all of them back before it is asked for more, and at the end what is left.
+    """
+    module = extension()
     if module is None:
-        return like.new_empty(shape, dtype=dtype)
-    return torch.from_numpy(module.new_pages(size)).view(dtype).view(shape)
+        yield
+        return
+    module.begin_reuse()
+    try:
+        yield
+    finally:
+        module.end_reuse()
 
 
 def half_products_for(x: Tensor, tree: Tensor, weight: Tensor) -> Any:

@@ -53,8 +53,9 @@ def _input(config: VolumeNetConfig, shape: tuple[int, int, int], prr: float) -> 
 
 
 def measure(
-    *, network: Record, edge: int, prr: float, repeats: int, training: bool = False, index: bool = True
-) -> Record:
+    *, network: Record, edge: int, prr: float, repeats: int, training: bool = False, index: bool = True,
+    half: bool = False,
+) -> Record:  # fmt: skip
     """Seconds of a pass and peak memory of a network on edge^3 voxels.
 
     Parameters
@@ -69,6 +70,8 @@ def measure(
         Forward with the graph and backward, too.
     index
         Whether the first pass, which builds the index tables, is told apart.
+    half
+        Whether features are kept in bfloat16.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def measure(
             times.append(middle - start)
             net.zero_grad()
             continue
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             start = time.perf_counter()
             out = net(x)
             if isinstance(out, ParticleTensor):

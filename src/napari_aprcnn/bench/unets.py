@@ -60,24 +60,26 @@ def _inference(threads: int, edge: int, repeats: int) -> tuple[BenchTable, dict[
         ("pixel", 1.0, pixel["forward_s"], None, None, None, None, lean["peak_bytes"] / 1e9, None)
     ]
     found: list[dict[str, Any]] = []
-    for form, wanted in [(None, p) for p in PRR] + [(k, p) for k in (1, 2, 3) for p in PRR]:
-        one = _run(threads, form, edge=edge, prr=wanted, repeats=repeats)
-        small = _run(threads, form, edge=edge, prr=wanted, repeats=1, keeps=False)
+    kinds: list[tuple[int | None, bool]] = [(None, False), (None, True), (1, False), (2, False), (3, False)]
+    for (form, half), wanted in [(kind, prr) for kind in kinds for prr in PRR]:
+        one = _run(threads, form, edge=edge, prr=wanted, repeats=repeats, half=half)
+        small = _run(threads, form, edge=edge, prr=wanted, repeats=1, index=False, keeps=False, half=half)
         speed = pixel["forward_s"] / one["forward_s"]
         goal = GOALS.get(wanted) if form is None else None
         memory = lean["peak_bytes"] / small["peak_bytes"]
         met = None if goal is None else speed >= goal
-        rows.append((one["form"], round(one["prr"], 1), one["forward_s"], one["first_s"], speed, goal, met,
+        name = one["form"] + (", bfloat16" if half else "")
+        rows.append((name, round(one["prr"], 1), one["forward_s"], one["first_s"], speed, goal, met,
                      small["peak_bytes"] / 1e9, memory))  # fmt: skip
-        found.append({**one, "speed": speed, "wanted": wanted, "small_bytes": small["peak_bytes"]})
+        found.append({**one, "form": name, "speed": speed, "wanted": wanted, "small_bytes": small["peak_bytes"]})
     apr = [(one["prr"], one["speed"]) for one in found if one["form"] == "apr"]
-    at_20 = next(row[8] for row in rows if row[0] == "apr" and abs(row[1] - 20) < 1)
+    at_20 = {row[0]: row[8] for row in rows if row[0].startswith("apr") and abs(row[1] - 20) < 1}
     notes = (
         f"depth {DEPTH}, C = {CHANNELS}, 3 outputs, {threads} threads, float32, {edge}^3 voxels, best of {repeats}; "
         "pixel: channels_last_3d, inference_mode; particles: with the reconstruction, tables built in the first pass",
         f"break-even at PRR {break_even(apr):.2f} (goal 1.5; the paper on a GPU: 20)",
-        f"memory: peak beyond the process before, index tables counted, as the system gives it; 1 / {at_20:.1f} at "
-        "PRR 20 (goal 1/20)",
+        "memory: peak of one pass beyond the process before, index tables counted, as the system gives it; at PRR 20 "
+        f"1 / {at_20['apr']:.1f}, features in bfloat16 1 / {at_20['apr, bfloat16']:.1f} (goal 1/20)",
     )
     columns = ("form", "PRR", "s", "first s", "speed-up", "goal", "met", "GB", "pixel GB / GB")
     made = BenchTable(title="U-Net, inference", columns=columns, rows=tuple(rows), notes=notes)
@@ -88,9 +90,8 @@ def _choice(pixel: dict[str, Any], found: list[dict[str, Any]], edge: int) -> Be
     """What the automatic choice of the form costs against the best form."""
     rows = []
     for wanted in PRR:
-        each = {one["form"]: one["forward_s"] for one in found if one["wanted"] == wanted} | {
-            "pixel": pixel["forward_s"]
-        }
+        alike = [one for one in found if one["wanted"] == wanted and "," not in one["form"]]
+        each = {one["form"]: one["forward_s"] for one in alike} | {"pixel": pixel["forward_s"]}
         best = min(each, key=lambda name: each[name])
         config = VolumeNetConfig(channels=CHANNELS, depth=DEPTH)
         prr, counts = next((one["prr"], one["rows"]) for one in found if one["wanted"] == wanted)
@@ -140,15 +141,19 @@ def _large(threads: int, edge: int, pixel: dict[str, Any]) -> BenchTable:
     tile = min(edge, int((TILE_BUDGET / per_voxel) ** (1 / 3)) // 8 * 8)
     number = tiles_of(edge, tile, halo)
     seconds = number * pixel["forward_s"] * (tile / pixel["edge"]) ** 3
-    one = _run(threads, None, edge=edge, prr=20.0, repeats=1)
-    rows = ((f"{edge}^3", round(one["prr"], 1), one["first_s"], one["peak_bytes"] / 1e9, tile, number, seconds,
-             seconds / one["first_s"], seconds / one["first_s"] >= 15),)  # fmt: skip
-    columns = ("volume", "PRR", "apr s", "GB", "tile", "tiles", "pixel s", "speed-up", "met (>= 15)")
+    rows = []
+    for half in (False, True):
+        one = _run(threads, None, edge=edge, prr=20.0, repeats=1, index=False, keeps=False, half=half)
+        rows.append((f"{edge}^3", "bfloat16" if half else "float32", round(one["prr"], 1), one["first_s"],
+                     one["peak_bytes"] / 1e9, tile, number, seconds, seconds / one["first_s"],
+                     seconds / one["first_s"] >= 15))  # fmt: skip
+    columns = ("volume", "features", "PRR", "apr s", "GB", "tile", "tiles", "pixel s", "speed-up", "met (>= 15)")
     notes = (
         f"pixel: tiles that fit {TILE_BUDGET / 1e9:.0f} GB with a halo of {halo} voxels, at the speed of the "
-        f"{pixel['edge']}^3 volume of the first table; apr: whole, index tables counted",
+        f"{pixel['edge']}^3 volume of the first table; apr: whole, one pass that builds its index "
+        "tables, which are counted, memory as the system gives it",
     )
-    return BenchTable(title="U-Net on a large volume", columns=columns, rows=rows, notes=notes)
+    return BenchTable(title="U-Net on a large volume", columns=columns, rows=tuple(rows), notes=notes)
 
 
 def _whole(threads: int, edge: int) -> BenchTable:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from napari_aprcnn._kernels.operators import reusing_memory
 from napari_aprcnn._kernels.particles import restrict_filters
 from napari_aprcnn.errors import ImageError, WeightsError
 from napari_aprcnn.models.volume_config import LayerSpec, VolumeNetConfig, describe
@@ -100,6 +101,12 @@ class VolumeNet(nn.Module):
             shapes.
         """
         self._check(x)
+        if torch.is_grad_enabled():
+            return self._run(x)
+        with reusing_memory():
+            return self._run(x)
+
+    def _run(self, x: Any) -> Features:
         config, skips = self.config, []
         for stage, block in enumerate(self.encoder):
             if stage:

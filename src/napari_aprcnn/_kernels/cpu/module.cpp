@@ -51,6 +51,14 @@ NB_MODULE(_cpu, m) {
         return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(data, {bytes}, owner);
     }, "bytes"_a);
 
+    m.def("keeps_memory", [] { return keeps_memory(); });
+    m.def("ask_for_huge_pages", [](uintptr_t address, size_t bytes) {
+        return ask_for_huge_pages(reinterpret_cast<void*>(address), bytes);
+    }, "address"_a, "bytes"_a);
+    m.def("begin_reuse", [] { Reuse::begin(); });
+    m.def("end_reuse", [] { Reuse::end(); });
+    m.def("spare_bytes", [] { return Reuse::spare_bytes(); });
+
     bind_convert(m);
     bind_tree(m);
     bind_particles(m);

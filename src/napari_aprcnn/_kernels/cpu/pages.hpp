@@ -32,6 +32,23 @@ class Pages {
     size_t size_ = 0, mapped_ = 0;
 };
 
+// Ask for huge pages where memory is not mapped here; nothing depends on the answer, whether the system was asked.
+bool ask_for_huge_pages(void* address, size_t bytes);
+
+// Whether the C library is told to keep large allocations (MALLOC_MMAP_MAX_=0, glibc): then nothing is mapped here.
+bool keeps_memory();
+
+// What `Reuse` keeps while one lives: pages that were freed, to be written again without faults.
+//
+// Spare pages are cut, and joined with their neighbours, as they are needed. Who finds none that are enough gives them all back to
+// the system first: so a peak is that of what is used.
+class Reuse {
+  public:
+    static void begin();
+    static void end();  // of the last: nothing stays
+    static size_t spare_bytes();
+};
+
 // Floats that begin on a cache line: a wide register that lies across two of them takes two loads. Whoever asks for them writes
 // them, so nothing is written here.
 class AlignedFloats {
