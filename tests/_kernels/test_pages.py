@@ -150,7 +150,11 @@ def test_neighbouring_pages_are_joined():
 
 @mapped
 def test_an_error_ends_the_reuse():
-    with pytest.raises(RuntimeError, match="on purpose"), reusing_memory():
-        million(3)
-        raise RuntimeError("on purpose")
+    def fail():
+        with reusing_memory():
+            million(3)
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
     assert extension().spare_bytes() == 0
