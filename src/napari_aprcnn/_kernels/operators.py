@@ -100,16 +100,14 @@ def compiled_for_features(*tensors: Tensor) -> Any:
 
 
 def fresh(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory for an output; a large one on huge pages of its own where the system has them, and gone when it is free.
+    """Memory for an output, on huge pages where the system has them; within `reusing_memory` on pages of its own.
 
-    A hundred megabytes on pages of 4 kB take longer to come by than to fill: 38 and 4 ms; on huge ones 10. And what is
-    freed among smaller things the C library keeps, a fifth of the peak of a network. Where the library is told to keep
-    large allocations (``MALLOC_MMAP_MAX_=0``) they are its own.
+    A hundred megabytes on pages of 4 kB take longer to come by than to fill: 38 and 4 ms; on huge ones 10.
     """
     dtype = like.dtype if dtype is None else dtype
     size = math.prod(shape) * dtype.itemsize
     module = extension() if size >= _LARGE and like.device.type == "cpu" else None
-    if module is not None and not module.keeps_memory():
+    if module is not None and module.maps_outputs():
         return torch.from_numpy(module.new_pages(size)).view(dtype).view(shape)
     made = like.new_empty(shape, dtype=dtype)
     if module is not None:
@@ -119,9 +117,11 @@ def fresh(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
 
 @contextmanager
 def reusing_memory() -> Iterator[None]:
-    """Within, large outputs take the pages of those that were freed; they cost a twelfth of a network otherwise.
+    """Within, large outputs take the pages of those that were freed, and at the end the system has all of them back.
 
-    Where none are enough the system gets all of them back before it is asked for more, and at the end what is left.
+    What is freed among smaller things the C library keeps, a fifth of the peak of a network. Spare pages that are not
+    enough go back before there are more. Where the library is told to keep large allocations (``MALLOC_MMAP_MAX_=0``)
+    they are its own. Not for a training, which frees in another order than it takes: there the library is faster.
     """
     module = extension()
     if module is None:

@@ -47,6 +47,10 @@ class Spare {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (users_ > 0 && --users_ == 0) drop();
     }
+    bool active() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return users_ > 0;
+    }
     // The smallest piece that is enough, cut; or new pages.
     void* take(size_t bytes) {
         {
@@ -123,10 +127,12 @@ Spare& spare() {
 #if defined(__linux__)
 void Reuse::begin() { spare().begin(); }
 void Reuse::end() { spare().end(); }
+bool Reuse::active() { return spare().active(); }
 size_t Reuse::spare_bytes() { return spare().bytes(); }
 #else
 void Reuse::begin() {}
 void Reuse::end() {}
+bool Reuse::active() { return false; }
 size_t Reuse::spare_bytes() { return 0; }
 #endif
 

@@ -46,6 +46,7 @@ class Reuse {
   public:
     static void begin();
     static void end();  // of the last: nothing stays
+    static bool active();
     static size_t spare_bytes();
 };
 
