@@ -45,8 +45,9 @@ def test_convolution_of_rounded_features(compiled, stage, channels, bias):
     expected = conv(nn.ParticleTensor(x.float(), stage)).features
     assert found.dtype == torch.bfloat16
     assert_close(found, expected, HALF)
-    # Rounded once: on average much nearer than that.
-    assert float((found.float() - expected).std() / expected.std()) < 0.004
+    # Rounded once: on average much nearer than that. Where little is to be filtered weights are rounded, too.
+    rounded = 0.004 if min(channels) >= 16 else 0.008
+    assert float((found.float() - expected).std() / expected.std()) < rounded
 
 
 @pytest.mark.parametrize("channels", [(16, 16, 16), (8, 40, 24), (3, 5, 8)])

@@ -16,6 +16,7 @@ from napari_aprcnn.nn.tensor import ParticleTensor
 
 __all__ = ["APRConv"]
 
+FILTERED_CHANNELS = 16
 KERNELS = ((1, 1, 1), (1, 3, 3), (3, 3, 3), (5, 5, 5), (1, 5, 5))
 
 
@@ -141,7 +142,9 @@ class APRConv(nn.Module):
         dtype, kind = features[0].dtype, features[0].device.type
         if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) != torch.bfloat16:
             return False
-        fits = self.kernel_size == (3, 3, 3) and (dtype != torch.bfloat16 or torch.is_autocast_enabled(kind))
+        fits = self.kernel_size == (3, 3, 3)
+        if dtype == torch.bfloat16:  # of fewer channels nothing is filtered, and products of bfloat16 are faster
+            fits &= torch.is_autocast_enabled(kind) and min(self.in_channels, self.out_channels) >= FILTERED_CHANNELS
         return fits and not learns and None not in (compiled_for_features(*features), compiled_for(*own))
 
     def _infer(self, x: ParticleTensor | SkipPair) -> ParticleTensor:

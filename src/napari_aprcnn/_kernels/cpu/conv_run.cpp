@@ -62,6 +62,7 @@ struct WeightTask {
     std::vector<float> sums;
     int64_t work() const { return (last - first) * width; }
 };
+constexpr int64_t most_sum_bytes = int64_t{64} << 20;  // of all tasks that are there at once
 
 }  // namespace
 
@@ -129,8 +130,11 @@ void conv_input(const float* grad, StageSize size, const float* weight, KernelSh
         if (slabs[5 * i + 2] < 0 || slabs[5 * i + 3] > size.rows) throw std::invalid_argument("a slab reaches outside the rows");
         depths.insert(slabs[5 * i + 4]);
     }
-    if (few) for (const int64_t depth : depths) prepare(depth);
-    else packed.prepare(depths, threads);
+    if (few) {
+        for (const int64_t depth : depths) prepare(depth);
+    } else {
+        packed.prepare(depths, threads);
+    }
     for (int64_t begin = 0; begin < slab_count;) {
         // The slabs of one phase, and where each of its tasks begins.
         std::vector<int64_t> starts;
@@ -178,27 +182,9 @@ void conv_weight(const float* features, const float* tree, StageSize size, const
     const int64_t most = std::max<int64_t>(2, 16 / pieces);
     std::vector<WeightTask> tasks;
     std::map<int64_t, std::vector<size_t>> of_depth;
-    for (int64_t s = 0; s < segments.count; ++s) {
-        const int64_t first = segments.data[3 * s], last = segments.data[3 * s + 1], depth = segments.data[3 * s + 2];
-        if (first < 0 || last > size.rows) throw std::invalid_argument("a segment reaches outside the rows");
-        if (depth < 0 || depth >= kernel.depths) throw std::invalid_argument("a segment is deeper than the weights");
-        const int64_t parts = std::max<int64_t>(1, std::min(most, (last - first) / 2048));
-        const int64_t run = (last - first + parts - 1) / parts;
-        for (int64_t row = first; row < last; row += run)
-            for (int64_t p = 0; p < pieces; ++p) {
-                of_depth[depth].push_back(tasks.size());
-                const int64_t from_column = p * piece, to_column = whole ? std::min(columns, from_column + piece) : columns;
-                tasks.push_back({row, std::min(last, row + run), from_column, to_column - from_column, {}});
-            }
-    }
-    std::vector<size_t> order(tasks.size());
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return tasks[a].work() > tasks[b].work(); });
-    parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int, const StopFlag&) {
-        WeightTask& task = tasks[order[t]];
-        task.sums.assign(kernel.taps * kernel.in * task.width, 0.0f);
+    const auto sum = [&](const WeightTask& task, float* sums) {
         if (whole) {
-            conv.weight(from, taps, grad + task.column, kernel.out, task.width, task.first, task.last, task.sums.data());
+            conv.weight(from, taps, grad + task.column, kernel.out, task.width, task.first, task.last, sums);
             return;
         }
         constexpr int64_t block = 1024;
@@ -208,24 +194,58 @@ void conv_weight(const float* features, const float* tree, StageSize size, const
             for (int64_t i = 0; i < count; ++i)
                 std::copy(grad + (row + i) * kernel.out, grad + (row + i + 1) * kernel.out, padded.begin() + i * columns);
             const Taps here{table + row * kernel.taps, kernel.taps};
-            conv.weight(from, here, padded.data(), columns, columns, 0, count, task.sums.data());
+            conv.weight(from, here, padded.data(), columns, columns, 0, count, sums);
         }
-    });
-    for (const auto& [depth, own] : of_depth) {
-        float* to = grad_weight + depth * kernel.out * kernel.in * kernel.taps;
-        const int64_t cells = kernel.taps * kernel.in * columns;
-        parallel_for(kernel.in, cells * static_cast<int64_t>(own.size()) > 100000 ? threads : 1, [&](int64_t i, int, const StopFlag&) {
-            for (const size_t t : own) {
-                const WeightTask& task = tasks[t];
-                const int64_t width = std::min(task.width, kernel.out - task.column);
-                for (int64_t k = 0; k < kernel.taps; ++k) {
-                    const float* sums = task.sums.data() + (k * kernel.in + i) * task.width;
-                    float* line = to + (task.column * kernel.in + i) * kernel.taps + k;
-                    for (int64_t o = 0; o < width; ++o) line[o * kernel.in * kernel.taps] += sums[o];
-                }
-            }
+    };
+    // The largest first; then what belongs to a depth is added in its order.
+    const auto finish = [&] {
+        std::vector<size_t> order(tasks.size());
+        std::iota(order.begin(), order.end(), size_t{0});
+        std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return tasks[a].work() > tasks[b].work(); });
+        parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t t, int, const StopFlag&) {
+            WeightTask& task = tasks[order[t]];
+            task.sums.assign(kernel.taps * kernel.in * task.width, 0.0f);
+            sum(task, task.sums.data());
         });
+        for (const auto& [depth, own] : of_depth) {
+            float* to = grad_weight + depth * kernel.out * kernel.in * kernel.taps;
+            const int64_t cells = kernel.taps * kernel.in * columns * static_cast<int64_t>(own.size());
+            parallel_for(kernel.in, cells > 100000 ? threads : 1, [&](int64_t i, int, const StopFlag&) {
+                for (const size_t t : own) {
+                    const WeightTask& task = tasks[t];
+                    const int64_t width = std::min(task.width, kernel.out - task.column);
+                    for (int64_t k = 0; k < kernel.taps; ++k) {
+                        const float* sums = task.sums.data() + (k * kernel.in + i) * task.width;
+                        float* line = to + (task.column * kernel.in + i) * kernel.taps + k;
+                        for (int64_t o = 0; o < width; ++o) line[o * kernel.in * kernel.taps] += sums[o];
+                    }
+                }
+            });
+        }
+        tasks.clear();
+        of_depth.clear();
+    };
+    int64_t held = 0;
+    for (int64_t s = 0; s < segments.count; ++s) {
+        const int64_t first = segments.data[3 * s], last = segments.data[3 * s + 1], depth = segments.data[3 * s + 2];
+        if (first < 0 || last > size.rows) throw std::invalid_argument("a segment reaches outside the rows");
+        if (depth < 0 || depth >= kernel.depths) throw std::invalid_argument("a segment is deeper than the weights");
+        if (first >= last) continue;
+        const int64_t parts = std::max<int64_t>(1, std::min(most, (last - first) / 2048));
+        const int64_t run = (last - first + parts - 1) / parts, bytes = parts * kernel.taps * kernel.in * columns * 4;
+        if (held > 0 && held + bytes > most_sum_bytes) {
+            finish();
+            held = 0;
+        }
+        held += bytes;
+        for (int64_t row = first; row < last; row += run)
+            for (int64_t p = 0; p < pieces; ++p) {
+                of_depth[depth].push_back(tasks.size());
+                const int64_t column = p * piece, end = whole ? std::min(columns, column + piece) : columns;
+                tasks.push_back({row, std::min(last, row + run), column, end - column, {}});
+            }
     }
+    finish();
 }
 
 namespace {
