@@ -67,3 +67,17 @@ def test_forms_and_heads():
     # Residual: decoder.0.second, with the joined input of 32 that waits, and 16 of the shortcut.
     residual = peak_row_bytes(plain.replace(block="residual"), 1.0)
     assert residual == pytest.approx(4 * (1.125 * 16 + 16 + 32 + 16) + 16 + 48 * (1 + 1 / 8 + 1 / 64 + 1 / 512))
+
+
+@pytest.mark.skipif(extension() is None, reason="no compiled kernels")
+@pytest.mark.parametrize("half", [False, True])
+def test_nothing_stays_after_a_pass(half):
+    """What a network kept for its next layers is the system's again, and what it gave is whole."""
+    tree = synthetic_tree(128, 4.0)
+    x = nn.ParticleTensor(torch.randn(len(tree), 2), nn.Forest(tree).stage(0))
+    net = VolumeNet(VolumeNetConfig(channels=16, depth=2, filter_banks=1)).eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        found = net(x)
+        assert extension().spare_bytes() == 0
+        assert not extension().maps_outputs()
+        assert torch.equal(net(x).features, found.features)

@@ -149,7 +149,10 @@ Model = Annotated[
     str | None, _option("-m", "--model", help="Model of `aprcnn models`, or a weights file.", panel=_MODEL)
 ]
 Device = Annotated[str | None, _option("--device", help="auto, cpu, cuda, cuda:1, mps (default: auto).", panel=_MODEL)]
-PrecisionOption = Annotated[Precision | None, _option("--precision", help="Arithmetic of the network.", panel=_MODEL)]
+PrecisionOption = Annotated[
+    Precision | None,
+    _option("--precision", help="bfloat16: faster on planes, half the memory on particles.", panel=_MODEL),
+]
 TilePx = Annotated[int | None, _option("--tile", help="Largest tile edge in network pixels.", min=64, panel=_MODEL)]
 Axes = Annotated[
     str | None,
