@@ -74,7 +74,7 @@ def test_forms_and_heads():
 def test_nothing_stays_after_a_pass(half):
     """What a network kept for its next layers is the system's again, and what it gave is whole."""
     tree = synthetic_tree(128, 4.0)
-    x = nn.ParticleTensor(torch.randn(len(tree), 2), nn.Forest(tree).stage(0))
+    x = nn.ParticleTensor(torch.randn(len(tree), 1), nn.Forest(tree).stage(0))
     net = VolumeNet(VolumeNetConfig(channels=16, depth=2, filter_banks=1)).eval()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
         found = net(x)
