@@ -189,6 +189,11 @@ def _memory(threads: int, *, quick: bool) -> BenchTable:
             ("3D, 64 x 256^2, fastcellpose", stack, {"model": "fastcellpose"}),
             ("3D, 64 x 512^2, budget 0.5 GB", (64, 512, 512), {"tiles": {"memory_gb": 0.5}}),
             ("3D, 64 x 256^2, apr-unet-nuclei-3d", stack, {"model": "apr-unet-nuclei-3d"}),
+            (
+                "3D, 64 x 256^2, apr-unet-nuclei-3d, bfloat16",
+                stack,
+                {"model": "apr-unet-nuclei-3d", "precision": "bfloat16"},
+            ),
             ("3D, 64 x 128^2, apr-stardist-nuclei-3d", (64, 128, 128), {"model": "apr-stardist-nuclei-3d"}),
         ]
     rows: list[tuple[Cell, ...]] = []
