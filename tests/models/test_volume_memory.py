@@ -45,10 +45,9 @@ def test_the_peak_is_that_of_the_widest_convolution():
     assert peak_row_bytes(config, 1e5) == pytest.approx(sparse)
 
 
-def test_half_features_take_half_but_the_first():
+def test_half_features_take_half():
     config, tables = VolumeNetConfig(channels=16, depth=3), 16 + 48 * (1 + 1 / 8 + 1 / 64 + 1 / 512)
-    # encoder.0.first at PRR 1: one channel in and 16 out in float32, then rounded.
-    dense = 4 * (1.125 * config.in_channels + 16) + 2 * 16 + tables
+    dense = 2 * (1.125 * (16 + 16 / 8) + 16) + tables
     assert peak_row_bytes(config, 1.0, half=True) == pytest.approx(dense)
     sparse = 2 * (16 + 32 + 64 + 1.125 * 128 + 128) + 16 + 4 * 48
     assert peak_row_bytes(config, 1e5, half=True) == pytest.approx(sparse)

@@ -159,6 +159,7 @@ def patch_conv(
     coarse_children: Tensor | None = None,
     coarse_ranges: Tensor | None = None,
     places: Tensor | None = None,
+    half: bool = False,
 ) -> Tensor:
     """Convolution 3 x 3 x 3 for inference: of a table a quarter the size, and of two stages at once.
 
@@ -180,11 +181,13 @@ def patch_conv(
         Its tables.
     places
         Where the stage's rows are in it.
+    half
+        Whether to round what comes out to bfloat16; of float32 features nothing is filtered then.
 
     Returns
     -------
     torch.Tensor
-        [R, out], dtype of ``x``.
+        [R, out], dtype of ``x``, or bfloat16.
     """
     tree = fill_tree(x, children, node_ranges)
     second = None
@@ -192,8 +195,9 @@ def patch_conv(
         second = (coarse, fill_tree(coarse, coarse_children, coarse_ranges), places)
     module = compiled_for_features(x, *([] if second is None else second[:2]))
     if module is None or compiled_for(weight) is None:
-        return _patch_conv_reference(x, tree, weight, bias, children, patches, segments, second)
-    out = fresh(x, x.shape[0], weight.shape[1])
+        found = _patch_conv_reference(x, tree, weight, bias, children, patches, segments, second)
+        return found.bfloat16() if half else found
+    out = fresh(x, x.shape[0], weight.shape[1], dtype=torch.bfloat16 if half else x.dtype)
     arrays = (memory(x), memory(tree), array(weight), None if bias is None else array(bias))
     tables = tuple(array(t) for t in (children, blocks, block_ranges, patches, cubes, singles, segments))
     more = () if second is None else (memory(second[0]), memory(second[1]), array(second[2]))
@@ -202,8 +206,8 @@ def patch_conv(
 
 
 @patch_conv.register_fake
-def _(x: Tensor, weight: Tensor, *_: Tensor | None, **__: Tensor | None) -> Tensor:
-    return x.new_empty((x.shape[0], weight.shape[1]))
+def _(x: Tensor, weight: Tensor, *_: Tensor | None, half: bool = False, **__: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[1]), dtype=torch.bfloat16 if half else x.dtype)
 
 
 def _patch_conv_reference(

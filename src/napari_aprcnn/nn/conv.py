@@ -155,10 +155,11 @@ class APRConv(nn.Module):
             coarse = x.coarse.stage
             more = (x.coarse.features, coarse.children(), coarse.node_ranges(), stage.places_in_coarser())
         kernels = restrict_filters(self.weight, stage.depths)
-        out = patch_conv(fine.features, kernels, self.bias, *stage.patch_tables(), *more)
         # Under autocast features are kept in bfloat16; what is computed with them, weights and sums, stays float32.
-        halves = torch.is_autocast_enabled(out.device.type)
-        return fine.with_features(out.to(torch.bfloat16) if halves else out)
+        halves = torch.is_autocast_enabled(fine.device.type)
+        few = min(self.in_channels, self.out_channels) < FILTERED_CHANNELS
+        out = patch_conv(fine.features, kernels, self.bias, *stage.patch_tables(), *more, half=halves and few)
+        return fine.with_features(out.bfloat16() if halves else out)
 
     def extra_repr(self) -> str:
         """Parameters, as torch prints them."""

@@ -108,12 +108,12 @@ struct SecondSource {
     }
 };
 
-// Features are float, or bfloat16; weights and bias float.
-template <class T>
+// Features are float, or bfloat16, and so is what is made of them; weights and bias float.
+template <class T, class O>
 void bind_patches(nb::module_& m) {
     m.def("conv_patches", [](const Array<const T>& features, const Array<const T>& tree, const Floats& weight, nb::object bias, const Table& children,
                              const Table& blocks, const Longs& ranges, const Table& patches, const Table& cubes,
-                             const Table& singles, const Longs& segments, const Array<T>& out, int threads, nb::object second, nb::object second_tree, nb::object places) {
+                             const Table& singles, const Longs& segments, const Array<O>& out, int threads, nb::object second, nb::object second_tree, nb::object places) {
         if (weight.ndim() != 6 || weight.shape(3) != 3 || weight.shape(4) != 3 || weight.shape(5) != 3)
             throw std::invalid_argument("expected a weight [depths, out, in, 3, 3, 3]");
         const auto extent = [&](size_t axis) { return static_cast<int64_t>(weight.shape(axis)); };
@@ -149,8 +149,9 @@ void bind_conv(nb::module_& m) {
     m.def("conv_instruction_set", [] { return std::string(conv_table().name); });
 
     bind_forward<float>(m, "conv_forward", conv_forward);
-    bind_patches<float>(m);
-    bind_patches<uint16_t>(m);
+    bind_patches<float, float>(m);
+    bind_patches<float, uint16_t>(m);
+    bind_patches<uint16_t, uint16_t>(m);
 
     m.def("has_bf16_products", [] { return has_bf16_products(); });
 

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <set>
 #include <stdexcept>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -48,12 +49,12 @@ inline void take_smaller(int32_t* to, const int32_t* from) {
 const TileTable<float>& tiles_of(const ConvTable& table, const float*) { return table.tiles; }
 const TileTable<uint16_t>& tiles_of(const ConvTable& table, const uint16_t*) { return table.half_tiles; }
 
-template <class T>
+template <class T, class O>
 class PatchRun {
   public:
     PatchRun(const ConvSource<T>* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
-             const float* bias, const PatchTable& table, T* out)
-        : conv_(conv_table()), tiles_(tiles_of(conv_, out)), sources_(sources), count_(source_count), size_(size), weight_(weight), kernel_(kernel),
+             const float* bias, const PatchTable& table, O* out)
+        : conv_(conv_table()), tiles_(tiles_of(conv_, sources[0].features)), sources_(sources), count_(source_count), size_(size), weight_(weight), kernel_(kernel),
           inside_{kernel.in, sources[0].channels}, table_(table), out_(out) {
         cut_columns(conv_, kernel.out, blocks_);
         bias_.assign(blocks_.padded(), 0.0f);
@@ -75,7 +76,7 @@ class PatchRun {
     PatchRun(const PatchRun&) = delete;
     PatchRun& operator=(const PatchRun&) = delete;
 
-    bool filters() const { return fits_blocks(kernel_, inside_); }
+    bool filters() const { return std::is_same<T, O>::value && fits_blocks(kernel_, inside_); }
 
     void prepare(const std::vector<PatchTask>& tasks, int threads) {
         std::set<int64_t> plain;
@@ -121,8 +122,9 @@ class PatchRun {
         gather(task, task.first, some[0]);
         for (int64_t first = task.first, turn = 0; first < task.last; first += together, turn ^= 1) {
             gather(task, first + together, some[turn ^ 1]);
-            run(from_.data(), count_, some[turn].patches(), some[turn ^ 1].patches(), blocks_, weights, bias_.data(), kernel_.out,
-                out_, room);
+            if constexpr (std::is_same<T, O>::value)
+                run(from_.data(), count_, some[turn].patches(), some[turn ^ 1].patches(), blocks_, weights, bias_.data(),
+                    kernel_.out, out_, room);
         }
     }
 
@@ -218,7 +220,7 @@ class PatchRun {
         }
         const float* second = room + rows_together * kernel_.out;
         for (int64_t i = 0; i < count; ++i) {
-            T* to = out_ + rows[i] * kernel_.out;
+            O* to = out_ + rows[i] * kernel_.out;
             const float* one = room + i * kernel_.out;
             const float* two = second + i * kernel_.out;
             if (count_ > 1)
@@ -256,7 +258,7 @@ class PatchRun {
     KernelShape kernel_;
     Inside inside_;
     PatchTable table_;
-    T* out_;
+    O* out_;
     Blocks blocks_;
     std::vector<float> bias_, nothing_;
     std::vector<T> joined_;
@@ -322,12 +324,12 @@ std::vector<PatchTask> tasks_of(const PatchTable& table, Segments segments, bool
 
 }  // namespace
 
-template <class T>
+template <class T, class O>
 void conv_patches(const ConvSource<T>* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
-                  const float* bias, const PatchTable& table, Segments segments, T* out, int threads) {
+                  const float* bias, const PatchTable& table, Segments segments, O* out, int threads) {
     for (int64_t i = 0; i < table.count; ++i)
         if (table.nodes[i] < 0 || table.nodes[i] >= size.tree_rows) throw std::invalid_argument("a block is no tree row");
-    PatchRun<T> run(sources, source_count, size, weight, kernel, bias, table, out);
+    PatchRun<T, O> run(sources, source_count, size, weight, kernel, bias, table, out);
     const std::vector<PatchTask> tasks = tasks_of(table, segments, run.filters());
     std::vector<AlignedFloats> rooms(std::max(threads, 1) + 1);
     // The weights of all depths at once can be more than the features: only so many are there at a time.
@@ -357,6 +359,8 @@ void conv_patches(const ConvSource<T>* sources, int source_count, StageSize size
 
 template void conv_patches(const ConvSource<float>*, int, StageSize, const float*, KernelShape, const float*, const PatchTable&,
                            Segments, float*, int);
+template void conv_patches(const ConvSource<float>*, int, StageSize, const float*, KernelShape, const float*, const PatchTable&,
+                           Segments, uint16_t*, int);
 template void conv_patches(const ConvSource<uint16_t>*, int, StageSize, const float*, KernelShape, const float*,
                            const PatchTable&, Segments, uint16_t*, int);
 

@@ -48,10 +48,11 @@ struct PatchTable {
 };
 
 // The same with a kernel 3 x 3 x 3 for features of one or two sources, whose channels follow one another. Rows that lie in full
-// blocks or cubes take minimal filtering, a third to an eighth of the products and other roundings.
-template <class T>
+// blocks or cubes take minimal filtering, a third to an eighth of the products and other roundings. float may come in and bfloat16 go
+// out: then nothing is filtered.
+template <class T, class O>
 void conv_patches(const ConvSource<T>* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
-                  const float* bias, const PatchTable& table, Segments segments, T* out, int threads);
+                  const float* bias, const PatchTable& table, Segments segments, O* out, int threads);
 
 // slabs [count][5]: phase, task, first row, last row + 1, depth. Phases run one after the other, and so do the slabs of one
 // task; tasks of one phase never touch the same rows. So sums are made in one order, whatever the number of threads.
