@@ -1,6 +1,7 @@
 """Score models for volumes on labelled 3D sets through the whole pipeline, and write the figures into their cards.
 
-    python benchmarks/score_volumes.py MODEL... --test bbbc050_val.zip --spacing 1.75 0.8 0.8 [--set zoom=1.5] [--write]
+    python benchmarks/score_volumes.py MODEL... --test bbbc050_val.zip --spacing 1.75 0.8 0.8 [--set zoom=1.5]
+        [--set 'precision="bfloat16"'] [--write]
 
 Objects of fewer than `--min-voxels` voxels count for nothing, in the truth as in the result. Images are grouped by what
 follows the last underscore of their name, for BBBC050 the time.
@@ -51,7 +52,7 @@ def main() -> None:
     items = read_volumes([options.test])
     items = items[:: max(1, len(items) // options.limit)]
     for name in options.models:
-        network = load_model(name)
+        network = load_model(name, precision=config.precision)
         groups: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
         start = time.perf_counter()
         for item in items:

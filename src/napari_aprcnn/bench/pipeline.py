@@ -188,13 +188,20 @@ def _memory(threads: int, *, quick: bool) -> BenchTable:
             ("3D, 64 x 256^2, stitched", stack, {"dimensionality": "stitch"}),
             ("3D, 64 x 256^2, fastcellpose", stack, {"model": "fastcellpose"}),
             ("3D, 64 x 512^2, budget 0.5 GB", (64, 512, 512), {"tiles": {"memory_gb": 0.5}}),
-            ("3D, 64 x 256^2, apr-unet-nuclei-3d", stack, {"model": "apr-unet-nuclei-3d"}),
-            (
-                "3D, 64 x 256^2, apr-unet-nuclei-3d, bfloat16",
-                stack,
-                {"model": "apr-unet-nuclei-3d", "precision": "bfloat16"},
+            *(
+                (f"3D, {words}{model}{more}", shape, {"model": model, **settings})
+                for words, shape, model in (
+                    ("64 x 256^2, ", stack, "apr-unet-nuclei-3d"),
+                    ("96 x 320^2, ", (96, 320, 320), "apr-unet-nuclei-3d"),
+                    ("64 x 256^2, ", stack, "apr-stardist-nuclei-3d"),
+                )
+                for more, settings in (("", {}), (", bfloat16", {"precision": "bfloat16"}))
             ),
-            ("3D, 64 x 128^2, apr-stardist-nuclei-3d", (64, 128, 128), {"model": "apr-stardist-nuclei-3d"}),
+            (
+                "3D, 64 x 256^2, apr-unet-nuclei-3d on voxels",
+                stack,
+                {"model": "apr-unet-nuclei-3d", "volume": {"particle_stages": 0}},
+            ),
         ]
     rows: list[tuple[Cell, ...]] = []
     for name, shape, config in cases:

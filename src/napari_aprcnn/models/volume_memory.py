@@ -57,8 +57,6 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float, *, half: bool = False) -
         cells = share * (_HALF if half and spec.particles else _FLOAT)
         inside, outside = spec.inside * cells, spec.outside * cells
         working = inside * 1.125 + outside if spec.particles else inside + 2 * outside
-        if half and spec.key == "encoder.0.first.conv":
-            working = share * _FLOAT * spec.inside * 1.125 + outside  # the image is not rounded
         part, _, rest = spec.key.partition(".")
         if rest.endswith("first.conv"):
             entered = inside

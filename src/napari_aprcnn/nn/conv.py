@@ -16,7 +16,7 @@ from napari_aprcnn.nn.tensor import ParticleTensor
 
 __all__ = ["APRConv"]
 
-FILTERED_CHANNELS = 16
+FILTERED_CHANNELS = 16  # in and out: with fewer, patches are not filtered (fits_blocks of cpu/conv_blocks.cpp)
 KERNELS = ((1, 1, 1), (1, 3, 3), (3, 3, 3), (5, 5, 5), (1, 5, 5))
 
 

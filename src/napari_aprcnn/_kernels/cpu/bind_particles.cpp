@@ -108,7 +108,7 @@ struct SecondSource {
     }
 };
 
-// Features are float, or bfloat16, and so is what is made of them; weights and bias float.
+// Features are float or bfloat16; so is what is made of them, bfloat16 of float, too. Weights and bias are float.
 template <class T, class O>
 void bind_patches(nb::module_& m) {
     m.def("conv_patches", [](const Array<const T>& features, const Array<const T>& tree, const Floats& weight, nb::object bias, const Table& children,
