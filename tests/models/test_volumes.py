@@ -268,7 +268,7 @@ def test_skips_are_let_go_of_as_they_are_used(stages, block):
 
 @pytest.mark.skipif(extension() is None, reason="no compiled kernels")
 def test_inference_neither_joins_nor_copies(monkeypatch):
-    """On particles: no concatenation, no upsampled features, no neighbour tables of cubes."""
+    """On particles: no concatenation, no upsampled features, no neighbour tables of three cells."""
     torch.manual_seed(0)
     net = VolumeNet(VolumeNetConfig(channels=8, depth=2, filter_banks=1)).eval()
     x = nn.ParticleTensor.from_trees(finest_tree((16, 16, 16)), torch.rand(16**3))
@@ -280,4 +280,4 @@ def test_inference_neither_joins_nor_copies(monkeypatch):
     assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
     tables = {name for depth in range(3) for name, _ in x.stage.forest.stage(depth)._tables}
     assert ("neighbours", (3, 3, 3)) not in tables
-    assert {"patches", "places_in_coarser"} <= tables
+    assert {"around", "places_in_coarser"} <= tables

@@ -13,7 +13,7 @@ from napari_aprcnn._kernels.operators import array
 from napari_aprcnn._kernels.particle_layer import patch_conv
 from napari_aprcnn._kernels.particles import fill_tree
 from napari_aprcnn._kernels.reference_particles import patch_taps
-from napari_aprcnn._kernels.reference_tree import patches as expected_patches
+from napari_aprcnn._kernels.reference_tree import around as expected_around
 from napari_aprcnn.errors import StageError
 from trees import finest_tree, random_tree
 
@@ -121,14 +121,18 @@ def test_positions_that_no_row_needs_are_not_read(kernels, stages):
 
 
 def test_patches_hold_the_neighbours(stages):
-    """Every tap of every row is at its place in the patch of the row's block; what no row needs is outside."""
+    """Every tap of every row is at its place in the patch of the row's block; what lies around is the reference's."""
     for stage in [*stages, stages[1].coarser()]:
-        neighbours, children, patches = stage.neighbours((3, 3, 3)), stage.children(), stage.patches()
-        assert torch.equal(patch_taps(patches, children, stage.rows), neighbours)
-        rows = range(stage.rows)
-        outside = stage.rows + stage.tree_rows
-        blocks = children.numpy()[stage.blocks().numpy()]
-        assert np.array_equal(expected_patches(neighbours.numpy(), blocks, rows, outside), patches.numpy())
+        neighbours, children, around = stage.neighbours((3, 3, 3)), stage.children(), stage.around()
+        assert torch.equal(patch_taps(around, children, stage.rows), neighbours)
+        outside, first, parts = stage.rows + stage.tree_rows, (0, stage.rows), []
+        for tree, finest, rows, nodes in zip(
+            stage.forest.trees, stage.finest, stage.item_rows, stage.item_tree_rows, strict=True
+        ):
+            trees = (tree.particles, tree.nodes)
+            parts.append(expected_around(tree.shape, tree.level_max, trees, finest, (*first, outside)))
+            first = (first[0] + rows, first[1] + nodes)
+        assert np.array_equal(np.concatenate(parts)[stage.blocks().numpy()], around.numpy())
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 7), (2, 3, 1), (5, 1, 9), (1, 17, 33), (3, 2, 2), (9, 8, 31)])
@@ -154,7 +158,7 @@ def test_every_row_lies_in_a_block(shape, share):
             assert rows == end - start
             held = cubes[cube:cubes_end]
             assert sorted([*held[held >= 0], *singles[single:singles_end]]) == list(range(first, last))
-        assert torch.equal(patch_taps(stage.patches(), stage.children(), stage.rows), stage.neighbours((3, 3, 3)))
+        assert torch.equal(patch_taps(stage.around(), stage.children(), stage.rows), stage.neighbours((3, 3, 3)))
 
 
 def test_blocks_of_a_cube_are_children_of_one_node(stages):
@@ -180,7 +184,7 @@ def test_cubes_give_what_their_blocks_give(kernels, stages):
         ranges[:, 3:5], ranges[:, 5:7] = 0, ranges[:, 0:2]
         alone = (torch.empty((0, 8), dtype=torch.int32), torch.arange(len(stage.blocks()), dtype=torch.int32))
         cubes = patch_conv(x, weight, None, *stage.patch_tables())
-        blocks = patch_conv(x, weight, None, *tree, ranges, stage.patches(), *alone, stage.segments())
+        blocks = patch_conv(x, weight, None, *tree, ranges, stage.around(), *alone, stage.segments())
         assert not torch.equal(cubes, blocks)
         assert_close(cubes, blocks)
 
@@ -189,13 +193,13 @@ def test_blocks_that_are_no_rows_of_the_tree_are_refused(kernels):
     if kernels in ("python", "reference") or extension() is None:
         pytest.skip("no compiled kernels")
     stage = nn.Forest(random_tree((9, 8, 31), 1, 0.2)).stage(0)
-    tables, children, blocks = stage.forest.trees[0].tables, stage.children().numpy(), stage.blocks().numpy()
+    tables, blocks = stage.forest.trees[0].tables, stage.blocks().numpy()
     places = (0, stage.rows, stage.rows + stage.tree_rows)
     for wrong in (blocks[::-1].copy(), blocks - 1 - stage.tree_rows, blocks + np.int32(stage.tree_rows)):
         with pytest.raises(ValueError, match="ascending tree rows"):
-            tables.patches(stage.finest[0], places, children, wrong, np.empty((len(wrong), 64), np.int32))
+            tables.around(stage.finest[0], places, wrong, np.empty((len(wrong), 27), np.int32))
     with pytest.raises(ValueError, match="does not fit the blocks"):
-        tables.patches(stage.finest[0], places, children, blocks, np.empty((len(blocks), 63), np.int32))
+        tables.around(stage.finest[0], places, blocks, np.empty((len(blocks), 26), np.int32))
 
 
 def test_places_lead_to_the_upsampled_features(stages):
@@ -270,7 +274,7 @@ def test_tables_that_do_not_fit_are_refused(kernels, stages):
         "children": array(stage.children()),
         "blocks": array(stage.blocks()),
         "ranges": array(stage.block_ranges()),
-        "patches": array(stage.patches()),
+        "around": array(stage.around()),
         "cubes": array(stage.cubes()),
         "singles": array(stage.singles()),
         "segments": array(stage.segments()),
@@ -288,7 +292,7 @@ def test_tables_that_do_not_fit_are_refused(kernels, stages):
 
     for match, wrong in [
         ("children do not fit", {"children": tables["children"][:-1].copy()}),
-        ("patches are not those", {"patches": tables["patches"][:-1].copy()}),
+        ("around is not that", {"around": tables["around"][:-1].copy()}),
         ("ranges are not those", {"ranges": tables["ranges"][:-1].copy()}),
         ("no tree row", changed("blocks", 0, -stage.rows)),
         ("no tree row", changed("blocks", -1, stage.tree_rows)),

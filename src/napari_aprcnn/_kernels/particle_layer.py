@@ -151,7 +151,7 @@ def patch_conv(
     node_ranges: Tensor,
     blocks: Tensor,
     block_ranges: Tensor,
-    patches: Tensor,
+    around: Tensor,
     cubes: Tensor,
     singles: Tensor,
     segments: Tensor,
@@ -173,7 +173,7 @@ def patch_conv(
         Features [R, in - coarse channels] of the stage.
     weight, bias
         One kernel a depth [depths, out, in, 3, 3, 3]; [out] or ``None``; float32 beside bfloat16 features, too.
-    children, node_ranges, blocks, block_ranges, patches, cubes, singles, segments
+    children, node_ranges, blocks, block_ranges, around, cubes, singles, segments
         Tables of the stage; see `_kernels.particles`.
     coarse
         Features of the next coarser stage, which are upsampled and follow those of ``x`` without either being done.
@@ -195,11 +195,11 @@ def patch_conv(
         second = (coarse, fill_tree(coarse, coarse_children, coarse_ranges), places)
     module = compiled_for_features(x, *([] if second is None else second[:2]))
     if module is None or compiled_for(weight) is None:
-        found = _patch_conv_reference(x, tree, weight, bias, children, patches, segments, second)
+        found = _patch_conv_reference(x, tree, weight, bias, children, around, segments, second)
         return found.bfloat16() if half else found
     out = fresh(x, x.shape[0], weight.shape[1], dtype=torch.bfloat16 if half else x.dtype)
     arrays = (memory(x), memory(tree), array(weight), None if bias is None else array(bias))
-    tables = tuple(array(t) for t in (children, blocks, block_ranges, patches, cubes, singles, segments))
+    tables = tuple(array(t) for t in (children, blocks, block_ranges, around, cubes, singles, segments))
     more = () if second is None else (memory(second[0]), memory(second[1]), array(second[2]))
     module.conv_patches(*arrays, *tables, memory(out), threads(), *more)
     return out
@@ -211,7 +211,7 @@ def _(x: Tensor, weight: Tensor, *_: Tensor | None, half: bool = False, **__: Te
 
 
 def _patch_conv_reference(
-    x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, children: Tensor, patches: Tensor, segments: Tensor,
+    x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, children: Tensor, around: Tensor, segments: Tensor,
     second: tuple[Tensor, Tensor, Tensor] | None,
 ) -> Tensor:  # fmt: skip
     if second is not None:
@@ -219,5 +219,5 @@ def _patch_conv_reference(
         upsampled = torch.cat([coarse, coarse_tree])[places.long()]
         both = torch.cat([torch.cat([x, tree]), upsampled], dim=1)
         x, tree = both[: x.shape[0]], both[x.shape[0] :]
-    table = reference.patch_taps(patches, children, x.shape[0])
+    table = reference.patch_taps(around, children, x.shape[0])
     return reference.conv(wide(x), wide(tree), weight, bias, table, segments).to(x.dtype)

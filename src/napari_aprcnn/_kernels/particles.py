@@ -24,9 +24,9 @@ singles : int32 [Z]
     Blocks in no cube.
 block_ranges : int64 [S, 7], on the CPU
     First block and last block + 1 of every segment, the rows in them, and the same two of its cubes and single blocks.
-patches : int32 [B, 64]
-    What lies around every block: positions -1 to 2 along z, y, x from the first child, z outermost. The taps of the
-    kernel 3 x 3 x 3 of all rows of a block are among them; R + T where no row has such a tap.
+around : int32 [B, 27]
+    What lies around every block on its own level, z outermost: a particle or a node. With the children of the nodes it
+    gives the block's patch, positions -1 to 2 along z, y, x from the first child: all taps of a kernel 3 x 3 x 3.
 places : int32 [R + T + 1]
     Extended index in the next coarser stage of what every extended index becomes there.
 node_ranges : int64 [Q, 2], on the CPU

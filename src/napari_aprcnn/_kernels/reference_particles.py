@@ -112,16 +112,34 @@ def conv(x: Tensor, tree: Tensor, weight: Tensor, bias: Tensor | None, neighbour
     return out if bias is None else out + bias
 
 
-def patch_taps(patches: Tensor, children: Tensor, rows: int) -> Tensor:
-    """Neighbours [rows, 27] of the kernel 3 x 3 x 3 from the patches of blocks [blocks, 64]."""
+def patches(around: Tensor, children: Tensor, rows: int) -> Tensor:
+    """What lies at -1 to 2 along z, y, x from the first child of every block [blocks, 27]; [blocks, 4, 4, 4]."""
+    step = torch.arange(1, 5)  # from the first cell around the block
+    places = torch.stack(torch.meshgrid(step, step, step, indexing="ij"), dim=-1)
+    near = (places // 2 * torch.tensor([9, 3, 1])).sum(-1)
+    child = (places % 2 * torch.tensor([4, 2, 1])).sum(-1)
+    found = around[:, near]
+    node = found.long() - rows
+    is_node = (node >= 0) & (node < len(children))
+    found = torch.where(is_node, children[node.clamp(0, len(children) - 1), child], found)
+    outside = rows + len(children)
+    blocks = children[(children < rows).any(dim=1)]
+    for axis, second in enumerate((4, 2, 1)):  # particles beside an odd border reach out of the image
+        ends = (blocks[:, second] == outside)[:, None, None, None] & (places[..., axis] == 3)
+        found = found.masked_fill(ends, outside)
+    return found
+
+
+def patch_taps(around: Tensor, children: Tensor, rows: int) -> Tensor:
+    """Neighbours [rows, 27] of the kernel 3 x 3 x 3 from what lies around blocks [blocks, 27]."""
     is_row = children < rows
     blocks = children[is_row.any(dim=1)].long()
-    around = patches.view(-1, 4, 4, 4)
-    table = patches.new_empty((rows, 27))
+    found = patches(around, children, rows)
+    table = around.new_empty((rows, 27))
     for child in range(8):
         z, y, x = child // 4, child // 2 % 2, child % 2
         here = blocks[:, child] < rows
-        table[blocks[here, child]] = around[here, z : z + 3, y : y + 3, x : x + 3].reshape(-1, 27)
+        table[blocks[here, child]] = found[here, z : z + 3, y : y + 3, x : x + 3].reshape(-1, 27)
     return table
 
 

@@ -228,29 +228,17 @@ def children(
     return np.concatenate(parts).astype(np.int32)
 
 
-def patches(neighbours: Indices, blocks: Indices, rows: range, outside: int) -> Indices:
-    """What lies around every block of siblings; int32 [blocks, 64].
-
-    Positions -1 to 2 along z, y, x from the first child; "outside" where no row of the block has them as a neighbour.
-
-    Parameters
-    ----------
-    neighbours
-        Of the kernel 3 x 3 x 3, from the first of `rows` on.
-    blocks
-        Children of every block, [blocks, 8].
-    rows
-        Extended indices of the feature rows.
-    outside
-        Extended index.
-    """
-    is_row = (blocks >= rows.start) & (blocks < rows.stop)
-    out = np.full((len(blocks), 4, 4, 4), outside, np.int32)
-    for child, (z, y, x) in enumerate(np.ndindex(2, 2, 2)):
-        here = np.flatnonzero(is_row[:, child])
-        taps = neighbours[blocks[here, child] - rows.start].reshape(-1, 3, 3, 3)
-        out[here, z : z + 3, y : y + 3, x : x + 3] = taps
-    return out.reshape(-1, 64)
+def around(
+    shape: tuple[int, ...], level_max: int, trees: tuple[Rows, Rows], finest: int, places: tuple[int, int, int]
+) -> Indices:
+    """What lies around every tree row of a stage on its own level; int32 [tree rows, 27]."""
+    grids = _Grids(shape, level_max, trees, finest, places)
+    parts = [np.zeros((0, 27), np.int32)]
+    for level in range(finest):
+        padded = np.pad(grids.grid(level), 1, constant_values=grids.outside)
+        at = grids.node_cells(level)[1]
+        parts.append(np.stack([padded[tuple((at + np.array(o)).T)] for o in np.ndindex(3, 3, 3)], axis=1))
+    return np.concatenate(parts).astype(np.int32)
 
 
 def cells(shape: tuple[int, ...], level_max: int, trees: tuple[Rows, Rows], finest: int) -> Indices:

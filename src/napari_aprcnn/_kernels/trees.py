@@ -100,25 +100,21 @@ class TreeTables:
         else:
             self._handle.children(finest, *places, out, default_threads(threads))
 
-    def patches(
+    def around(
         self,
         finest: int,
         places: Shape,
-        children: NDArray[np.int32],
         blocks: NDArray[np.int32],
         out: NDArray[np.int32],
         *,
         threads: int | None = None,
     ) -> None:
-        """Fill ``out`` [blocks, 64] with what lies around the blocks, ascending rows of this tree's ``children``."""
+        """Fill ``out`` [blocks, 27] with what lies around the blocks, ascending tree rows, on their own level."""
         if extension() is None:
             trees = (self.particles, self.nodes)
-            taps = reference_tree.neighbours(self.shape, self.level_max, trees, finest, (3, 3, 3), places)
-            out[...] = reference_tree.patches(
-                taps, children[blocks], range(places[0], places[0] + len(taps)), places[2]
-            )
+            out[...] = reference_tree.around(self.shape, self.level_max, trees, finest, places)[blocks]
         else:
-            self._handle.patches(finest, *places, children, blocks, out, default_threads(threads))
+            self._handle.around(finest, *places, blocks, out, default_threads(threads))
 
     def cells(self, finest: int, out: NDArray[np.int32], *, threads: int | None = None) -> None:
         """Fill ``out`` [rows, 4] with z, y, x and the shift to the finest level."""

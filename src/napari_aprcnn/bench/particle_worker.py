@@ -124,7 +124,7 @@ def index_tables(*, edge: int, prr: float, repeats: int) -> list[Record]:
     stage = nn.Forest(tree).stage(0)
     kinds: list[tuple[str, Callable[[], Tensor]]] = [
         ("neighbours", lambda: stage.neighbours((3, 3, 3))),
-        ("patches, with children", stage.patches),
+        ("around blocks, with children", stage.around),
     ]
     found = []
     for name, make in kinds:

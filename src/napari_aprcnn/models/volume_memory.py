@@ -9,8 +9,8 @@ __all__ = ["VOXEL_CHANNEL_BYTES", "peak_row_bytes", "stage_share"]
 VOXEL_CHANNEL_BYTES = (24, 12)
 """Of networks on voxels alone whose output is on the image's grid, or the next: bytes a voxel and channel, measured."""
 
-# Bytes of a row in the tables of its stage: patches (256 for eight rows), children, places, self; of the finest: cells.
-_TABLES, _CELLS = 48, 16
+# Bytes of a row in the tables of its stage: around (108 for eight rows), children, places, cubes; of the finest: cells.
+_TABLES, _CELLS = 28, 16
 _FLOAT, _HALF = 4, 2
 
 

@@ -203,24 +203,24 @@ class Stage:
 
         return self._table("block_ranges", build)
 
-    def patches(self) -> Tensor:
-        """Extended indices around every block of siblings; int32 [blocks, 64]."""
+    def around(self) -> Tensor:
+        """Extended indices around every block of siblings, on its own level; int32 [blocks, 27]."""
 
         def build() -> Tensor:
-            below, blocks = self.children().numpy(), self.blocks().numpy()
-            out = np.empty((len(blocks), 64), np.int32)
+            blocks = self.blocks().numpy()
+            out = np.empty((len(blocks), 27), np.int32)
             for item, places, _, nodes in self._places():
                 first, last = np.searchsorted(blocks, [nodes.start, nodes.stop])
-                tables, own = self.forest.trees[item].tables, blocks[first:last] - np.int32(nodes.start)
-                tables.patches(self.finest[item], places, below[nodes], own, out[first:last])
+                own = blocks[first:last] - np.int32(nodes.start)
+                self.forest.trees[item].tables.around(self.finest[item], places, own, out[first:last])
             return torch.from_numpy(out)
 
-        return self._table("patches", build)
+        return self._table("around", build)
 
     def patch_tables(self) -> tuple[Tensor, ...]:
         """What `patch_conv` takes of a stage, in its order."""
         nodes, groups = (self.children(), self.node_ranges()), (self.cubes(), self.singles(), self.segments())
-        return (*nodes, self.blocks(), self.block_ranges(), self.patches(), *groups)
+        return (*nodes, self.blocks(), self.block_ranges(), self.around(), *groups)
 
     def places_in_coarser(self) -> Tensor:
         """What every extended index becomes in the coarser stage; int32 [rows + tree rows + 1]."""

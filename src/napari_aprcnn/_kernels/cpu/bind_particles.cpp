@@ -112,7 +112,7 @@ struct SecondSource {
 template <class T, class O>
 void bind_patches(nb::module_& m) {
     m.def("conv_patches", [](const Array<const T>& features, const Array<const T>& tree, const Floats& weight, nb::object bias, const Table& children,
-                             const Table& blocks, const Longs& ranges, const Table& patches, const Table& cubes,
+                             const Table& blocks, const Longs& ranges, const Table& around, const Table& cubes,
                              const Table& singles, const Longs& segments, const Array<O>& out, int threads, nb::object second, nb::object second_tree, nb::object places) {
         if (weight.ndim() != 6 || weight.shape(3) != 3 || weight.shape(4) != 3 || weight.shape(5) != 3)
             throw std::invalid_argument("expected a weight [depths, out, in, 3, 3, 3]");
@@ -127,12 +127,12 @@ void bind_patches(nb::module_& m) {
         same_size(channels, kernel.in, "features do not fit the weight");
         same_size(tree.size(), (size.tree_rows + 1) * sources[0].channels, "the tree does not fit the features");
         same_size(out.size(), size.rows * kernel.out, "out does not fit the features");
-        if (columns_of(patches) != 64 || columns_of(children) != 8 || columns_of(cubes) != 8)
-            throw std::invalid_argument("expected patches [n, 64], children [n, 8], cubes [n, 8]");
+        if (columns_of(around) != 27 || columns_of(children) != 8 || columns_of(cubes) != 8)
+            throw std::invalid_argument("expected around [n, 27], children [n, 8], cubes [n, 8]");
         same_size(rows_of(children), size.tree_rows, "the children do not fit the tree");
-        same_size(rows_of(patches), rows_of(blocks), "the patches are not those of the blocks");
+        same_size(rows_of(around), rows_of(blocks), "what lies around is not that of the blocks");
         same_size(ranges.size(), 7 * rows_of(segments), "the ranges are not those of the segments");
-        const PatchTable table{blocks.data(), patches.data(), rows_of(blocks), cubes.data(), singles.data(), rows_of(cubes), rows_of(singles),
+        const PatchTable table{blocks.data(), around.data(), rows_of(blocks), cubes.data(), singles.data(), rows_of(cubes), rows_of(singles),
                                children.data(), ranges.data()};
         Floats given;
         const float* added = optional_bias(bias, given, kernel.out);
@@ -140,7 +140,7 @@ void bind_patches(nb::module_& m) {
         conv_patches(sources.data(), static_cast<int>(sources.size()), size, weight.data(), kernel, added, table,
                      segments_of(segments), out.data(), threads);
     }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "children"_a.noconvert(),
-          "blocks"_a.noconvert(), "ranges"_a.noconvert(), "patches"_a.noconvert(), "cubes"_a.noconvert(), "singles"_a.noconvert(),
+          "blocks"_a.noconvert(), "ranges"_a.noconvert(), "around"_a.noconvert(), "cubes"_a.noconvert(), "singles"_a.noconvert(),
           "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a, "second"_a.none() = nb::none(),
           "second_tree"_a.none() = nb::none(), "places"_a.none() = nb::none());
 }

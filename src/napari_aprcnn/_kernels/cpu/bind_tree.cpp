@@ -124,19 +124,17 @@ void bind_tree(nb::module_& m) {
             const nb::gil_scoped_release released;
             children_table(stage, out.data(), threads);
         }, "finest"_a, "feature_base"_a, "tree_base"_a, "outside"_a, "out"_a.noconvert(), "threads"_a)
-        .def("patches", [](const TreeHandle& self, int64_t finest, int64_t feature_base, int64_t tree_base, int64_t outside,
-                           const Array<const int32_t>& children, const Array<const int32_t>& blocks, const Array<int32_t>& out,
-                           int threads) {
+        .def("around", [](const TreeHandle& self, int64_t finest, int64_t feature_base, int64_t tree_base, int64_t outside,
+                          const Array<const int32_t>& blocks, const Array<int32_t>& out, int threads) {
             const Stage stage = stage_of(self, finest, feature_base, tree_base, outside);
-            same_size(children.size(), stage.tree_rows() * 8, "the children do not fit the stage");
-            same_size(out.size(), 64 * static_cast<int64_t>(blocks.size()), "out does not fit the blocks");
+            same_size(out.size(), 27 * static_cast<int64_t>(blocks.size()), "out does not fit the blocks");
             for (size_t i = 0; i < blocks.size(); ++i)
                 if (blocks.data()[i] < (i == 0 ? 0 : blocks.data()[i - 1] + 1) || blocks.data()[i] >= stage.tree_rows())
                     throw std::invalid_argument("expected blocks as ascending tree rows");
             const nb::gil_scoped_release released;
-            patch_table(stage, children.data(), blocks.data(), static_cast<int64_t>(blocks.size()), out.data(), threads);
-        }, "finest"_a, "feature_base"_a, "tree_base"_a, "outside"_a, "children"_a.noconvert(), "blocks"_a.noconvert(),
-             "out"_a.noconvert(), "threads"_a)
+            around_table(stage, blocks.data(), static_cast<int64_t>(blocks.size()), out.data(), threads);
+        }, "finest"_a, "feature_base"_a, "tree_base"_a, "outside"_a, "blocks"_a.noconvert(), "out"_a.noconvert(),
+             "threads"_a)
         .def("cells", [](const TreeHandle& self, int64_t finest, const Array<int32_t>& out, int threads) {
             const Stage stage = stage_of(self, finest, 0, 0, 0);
             same_size(out.size(), stage.rows() * 4, "out does not fit the stage");

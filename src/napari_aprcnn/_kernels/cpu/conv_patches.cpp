@@ -1,5 +1,5 @@
-// Convolution 3 x 3 x 3 of rows in blocks of siblings: by minimal filtering where blocks, or cubes of them, are full, else tap by tap. A table of
-// patches takes the place of a neighbour table of three times its size, a second source of channels that of a concatenation.
+// Convolution 3 x 3 x 3 of rows in blocks of siblings: by minimal filtering where blocks, or cubes of them, are full, else tap by tap. What lies
+// around a block takes the place of a neighbour table of eight times its size, a second source of channels that of a concatenation.
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "block_patches.hpp"
 #include "conv.hpp"
 #include "conv_blocks.hpp"
 #include "conv_packed.hpp"
@@ -55,7 +56,7 @@ class PatchRun {
     PatchRun(const ConvSource<T>* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
              const float* bias, const PatchTable& table, O* out)
         : conv_(conv_table()), tiles_(tiles_of(conv_, sources[0].features)), sources_(sources), count_(source_count), size_(size), weight_(weight), kernel_(kernel),
-          inside_{kernel.in, sources[0].channels}, table_(table), out_(out) {
+          inside_{kernel.in, sources[0].channels}, table_(table), patches_(table, size), out_(out) {
         cut_columns(conv_, kernel.out, blocks_);
         bias_.assign(blocks_.padded(), 0.0f);
         nothing_ = bias_;
@@ -132,11 +133,12 @@ class PatchRun {
         std::vector<int32_t> taps(27 * rows_together), rows(rows_together);
         int64_t held = 0;
         for (int64_t block = task.first; block < task.last; ++block) {
-            const int32_t* at = table_.patches + 64 * block;
-            const int32_t* here = children_of(block);
+            int32_t patch[64];
+            patches_.find(block, patch);
+            const int32_t* here = patches_.children_of(block);
             for (int child = 0; child < 8; ++child) {
-                if (!is_row(here[child])) continue;
-                copy_taps(at + 16 * (child / 4) + 4 * (child / 2 % 2) + child % 2, taps.data() + 27 * held);
+                if (!patches_.is_row(here[child])) continue;
+                copy_taps(patch + 16 * (child / 4) + 4 * (child / 2 % 2) + child % 2, taps.data() + 27 * held);
                 rows[held++] = here[child];
                 if (held < rows_together) continue;
                 plain_rows(task.depth, taps, rows, held, room);
@@ -167,49 +169,35 @@ class PatchRun {
                 continue;
             }
             const int64_t block = task.way == Way::singles ? table_.singles[first + b] : first + b;
-            const int32_t* here = children_of(block);
-            for (int child = 0; child < 8; ++child) rows[child] = is_row(here[child]) ? here[child] : -1;
-            std::copy_n(table_.patches + 64 * block, 64, to.own.data() + 64 * b);
+            const int32_t* here = patches_.children_of(block);
+            for (int child = 0; child < 8; ++child) rows[child] = patches_.is_row(here[child]) ? here[child] : -1;
+            patches_.find(block, to.own.data() + 64 * b);
         }
         if (count_ > 1)
             for (int64_t i = 0; i < to.patch * to.count; ++i) to.mapped[i] = sources_[1].places[to.own[i]];
     }
     // The patch of a cube from those of its blocks, which overlap: a position is outside where no row of any block needs it.
     void join_blocks(const int32_t* cube, int32_t* patch, int32_t* rows) const {
-        const int32_t outside = static_cast<int32_t>(size_.rows + size_.tree_rows);
-        std::fill_n(patch, 216, outside);
+        std::fill_n(patch, 216, patches_.outside());
         std::fill_n(rows, 64, -1);
         for (int octant = 0; octant < 8; ++octant) {
             if (cube[octant] < 0) continue;
             const int z0 = 2 * (octant / 4), y0 = 2 * (octant / 2 % 2), x0 = 2 * (octant % 2);
-            const int32_t* own = table_.patches + 64 * static_cast<int64_t>(cube[octant]);
+            int32_t own[64];
+            patches_.find(cube[octant], own);
             // Nothing is larger than outside.
             for (int line = 0; line < 16; ++line) take_smaller(patch + 36 * (z0 + line / 4) + 6 * (y0 + line % 4) + x0, own + 4 * line);
-            const int32_t* here = children_of(cube[octant]);
+            const int32_t* here = patches_.children_of(cube[octant]);
             for (int child = 0; child < 8; ++child)
-                if (is_row(here[child])) rows[16 * (z0 + child / 4) + 4 * (y0 + child / 2 % 2) + x0 + child % 2] = here[child];
+                if (patches_.is_row(here[child])) rows[16 * (z0 + child / 4) + 4 * (y0 + child / 2 % 2) + x0 + child % 2] = here[child];
         }
     }
     // The tables of a block or a cube that comes later.
-    APRCNN_INLINE void ask_for_tables(Way way, int64_t index) const {
-#if defined(__clang__) || defined(__GNUC__)
-        const auto ask = [&](int64_t block) APRCNN_ALWAYS {
-            const int32_t* own = table_.patches + 64 * block;
-            for (int line = 0; line < 4; ++line) __builtin_prefetch(own + 16 * line);
-            __builtin_prefetch(children_of(block));
-        };
-        if (way != Way::cubes) {
-            ask(way == Way::singles ? table_.singles[index] : index);
-            return;
-        }
+    void ask_for_tables(Way way, int64_t index) const {
+        if (way != Way::cubes) return patches_.ask_for(way == Way::singles ? table_.singles[index] : index);
         for (int octant = 0; octant < 8; ++octant)
-            if (table_.cubes[8 * index + octant] >= 0) ask(table_.cubes[8 * index + octant]);
-#else
-        static_cast<void>(way), static_cast<void>(index);
-#endif
+            if (table_.cubes[8 * index + octant] >= 0) patches_.ask_for(table_.cubes[8 * index + octant]);
     }
-    const int32_t* children_of(int64_t block) const { return table_.children + 8 * static_cast<int64_t>(table_.nodes[block]); }
-    bool is_row(int32_t index) const { return index >= 0 && index < size_.rows; }
 
     void plain_rows(int64_t depth, std::vector<int32_t>& taps, const std::vector<int32_t>& rows, int64_t count, float* room) const {
         for (int s = 0; s < count_; ++s) {
@@ -258,6 +246,7 @@ class PatchRun {
     KernelShape kernel_;
     Inside inside_;
     PatchTable table_;
+    BlockPatches patches_;
     O* out_;
     Blocks blocks_;
     std::vector<float> bias_, nothing_;

@@ -35,11 +35,11 @@ struct ConvSource {
     const int32_t* places;
 };
 
-// Blocks of siblings: which tree rows they are [count], what lies around them [count][64], children [tree_rows][8]; cubes
+// Blocks of siblings: which tree rows they are [count], what lies around them on their own level [count][27], children [tree_rows][8]; cubes
 // [cube_count][8] of blocks, or -1 where there is none, and single blocks, which are in no cube. Of every segment its first block, last
 // block + 1, the rows in them, the cubes and the single blocks likewise [segments][7].
 struct PatchTable {
-    const int32_t *nodes, *patches;
+    const int32_t *nodes, *around;
     int64_t count;
     const int32_t *cubes, *singles;
     int64_t cube_count, single_count;

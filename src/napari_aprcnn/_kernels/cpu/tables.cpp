@@ -1,7 +1,6 @@
 #include "tables.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <vector>
 
@@ -91,22 +90,6 @@ void write_taps(const int32_t* const* rows, int64_t lines, int64_t width, const 
     copy_taps<0>(rows, lines, width, x, count, out);
 }
 
-// For every set of children that are rows, which of the 64 positions around them are a neighbour of one.
-const std::array<std::array<bool, 64>, 256>& patch_sources() {
-    static const auto made = [] {
-        std::array<std::array<bool, 64>, 256> found{};
-        for (int mask = 0; mask < 256; ++mask)
-            for (int at = 0; at < 64; ++at)
-                for (int child = 0; child < 8; ++child) {
-                    const int z = at / 16 - child / 4, y = at / 4 % 4 - child / 2 % 2, x = at % 4 - child % 2;
-                    const bool reaches = z >= 0 && z < 3 && y >= 0 && y < 3 && x >= 0 && x < 3;
-                    found[mask][at] = found[mask][at] || (reaches && (mask >> child & 1) != 0);
-                }
-        return found;
-    }();
-    return made;
-}
-
 // Runs of rows of about the same number of cells, a few times more than threads.
 template <class Work>
 void over_rows(int64_t rows, int threads, const Work& work) {
@@ -147,37 +130,21 @@ void neighbour_table(const Stage& stage, const int64_t* kernel, int32_t* out, in
     }
 }
 
-void patch_table(const Stage& stage, const int32_t* children, const int32_t* blocks, int64_t block_count, int32_t* out, int threads) {
+void around_table(const Stage& stage, const int32_t* blocks, int64_t block_count, int32_t* out, int threads) {
     const Tree& tree = *stage.tree;
-    const int64_t first_row = stage.places.feature_base, last_row = first_row + stage.rows();
-    const auto rows_of = [&](int64_t node) {
-        int mask = 0;
-        for (int child = 0; child < 8; ++child) {
-            const int32_t at = children[8 * node + child];
-            mask |= static_cast<int>(at >= first_row && at < last_row) << child;
-        }
-        return mask;
-    };
-    const auto& sources = patch_sources();
-    const int64_t before[2] = {1, 1}, behind[2] = {2, 2};
+    const int64_t one[2] = {1, 1};
     for (int64_t level = 0; level < stage.finest; ++level) {
         const int64_t ny = tree.dim(1, level), level_row = tree.nodes.level_rows[level];
         over_rows(tree.dim(0, level) * ny, threads, [&](int64_t first, int64_t last) {
-            Window window(stage, level + 1, before, behind, 2);
-            const int32_t* rows[16];
+            Window window(stage, level, one, one, 1);
+            const int32_t* rows[9];
             const int32_t* block = std::lower_bound(blocks, blocks + block_count, tree.nodes.offsets[level_row + first]);
             for (int64_t at = first; at < last; ++at) {
                 const int64_t end = tree.nodes.offsets[level_row + at + 1];
                 if (block == blocks + block_count || *block >= end) continue;
-                window.around(2 * (at / ny), 2 * (at % ny), rows);
-                for (; block != blocks + block_count && *block < end; ++block) {
-                    int32_t* to = out + 64 * (block - blocks);
-                    const auto& found = sources[rows_of(*block)];
-                    for (int line = 0; line < 16; ++line)
-                        std::memcpy(to + 4 * line, rows[line] + 2 * static_cast<int64_t>(tree.nodes.x[*block]) + 1, 4 * sizeof(int32_t));
-                    for (int k = 0; k < 64; ++k)
-                        if (!found[k]) to[k] = static_cast<int32_t>(stage.places.outside);
-                }
+                window.around(at / ny, at % ny, rows);
+                for (; block != blocks + block_count && *block < end; ++block)
+                    copy_taps<3>(rows, 9, 3, tree.nodes.x + *block, 1, out + 27 * (block - blocks));
             }
         });
     }

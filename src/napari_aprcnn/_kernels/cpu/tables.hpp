@@ -30,9 +30,8 @@ struct Stage {
 
 // out [rows][kz * ky * kx]
 void neighbour_table(const Stage& stage, const int64_t* kernel, int32_t* out, int threads);
-// out [block_count][64]: what lies at -1..2 along z, y, x from the first child of every block; "outside" where no feature row among
-// its children has it as a neighbour. children [tree_rows][8] and blocks, ascending rows of it, are of this tree alone.
-void patch_table(const Stage& stage, const int32_t* children, const int32_t* blocks, int64_t block_count, int32_t* out, int threads);
+// out [block_count][27]: what lies around every block on its own level. blocks are ascending tree rows of this tree alone.
+void around_table(const Stage& stage, const int32_t* blocks, int64_t block_count, int32_t* out, int threads);
 // out [tree_rows][8]
 void children_table(const Stage& stage, int32_t* out, int threads);
 // out [rows][4]: z, y, x, shift to the grid of the finest level
