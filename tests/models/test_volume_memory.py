@@ -37,19 +37,19 @@ def test_tables_take_what_is_counted(prr):
 def test_the_peak_is_that_of_the_widest_convolution():
     """By hand, C = 16, depth 3, at the two ends: all particles the finest, and all coarser."""
     config = VolumeNetConfig(channels=16, depth=3)
-    # decoder.0.first: skip 16, from below 16 on an eighth of the rows, the means of both, 16 out.
-    dense = 4 * (1.125 * (16 + 16 / 8) + 16) + 16 + 28 * (1 + 1 / 8 + 1 / 64 + 1 / 512)
+    # narrow.0: a skip of 16 waits; 32 on an eighth of the rows come in with their means, 16 go out.
+    dense = 4 * (16 + (1.125 * 32 + 16) / 8) + 16 + 28 * (1 + 1 / 8 + 1 / 64 + 1 / 512)
     assert peak_row_bytes(config, 1.0) == pytest.approx(dense)
-    # encoder.3.second: every stage has all rows; skips of 16, 32 and 64 wait, 128 come in with their means, 128 go out.
-    sparse = 4 * (16 + 32 + 64 + 1.125 * 128 + 128) + 16 + 4 * 28
+    # narrow.2: every stage has all rows; skips of 16, 32 and 64 wait, 128 come in with their means, 64 go out.
+    sparse = 4 * (16 + 32 + 64 + 1.125 * 128 + 64) + 16 + 4 * 28
     assert peak_row_bytes(config, 1e5) == pytest.approx(sparse)
 
 
 def test_half_features_take_half():
     config, tables = VolumeNetConfig(channels=16, depth=3), 16 + 28 * (1 + 1 / 8 + 1 / 64 + 1 / 512)
-    dense = 2 * (1.125 * (16 + 16 / 8) + 16) + tables
+    dense = 2 * (16 + (1.125 * 32 + 16) / 8) + tables
     assert peak_row_bytes(config, 1.0, half=True) == pytest.approx(dense)
-    sparse = 2 * (16 + 32 + 64 + 1.125 * 128 + 128) + 16 + 4 * 28
+    sparse = 2 * (16 + 32 + 64 + 1.125 * 128 + 64) + 16 + 4 * 28
     assert peak_row_bytes(config, 1e5, half=True) == pytest.approx(sparse)
     pixels = config.replace(particle_stages=0)
     assert peak_row_bytes(pixels, 1.0, half=True) == peak_row_bytes(pixels, 1.0)
@@ -63,9 +63,9 @@ def test_forms_and_heads():
     # Voxels below the particles of a sparse image take more the fewer particles there are.
     hybrid = plain.replace(particle_stages=1)
     assert peak_row_bytes(hybrid, 20.0) > 3 * peak_row_bytes(hybrid, 2.0)
-    # Residual: decoder.0.second, with the joined input of 32 that waits, and 16 of the shortcut.
+    # Residual: decoder.0.second, in place, with the joined input of 32 that waits, and 16 of the shortcut.
     residual = peak_row_bytes(plain.replace(block="residual"), 1.0)
-    assert residual == pytest.approx(4 * (1.125 * 16 + 16 + 32 + 16) + 16 + 28 * (1 + 1 / 8 + 1 / 64 + 1 / 512))
+    assert residual == pytest.approx(4 * (1.125 * 16 + 32 + 16) + 16 + 28 * (1 + 1 / 8 + 1 / 64 + 1 / 512))
 
 
 @pytest.mark.skipif(extension() is None, reason="no compiled kernels")

@@ -184,7 +184,7 @@ def test_cubes_give_what_their_blocks_give(kernels, stages):
         ranges[:, 3:5], ranges[:, 5:7] = 0, ranges[:, 0:2]
         alone = (torch.empty((0, 8), dtype=torch.int32), torch.arange(len(stage.blocks()), dtype=torch.int32))
         cubes = patch_conv(x, weight, None, *stage.patch_tables())
-        blocks = patch_conv(x, weight, None, *tree, ranges, stage.around(), *alone, stage.segments())
+        blocks = patch_conv(x, weight, None, *tree, ranges, stage.around(), *alone, stage.segments(), stage.cuts())
         assert not torch.equal(cubes, blocks)
         assert_close(cubes, blocks)
 
@@ -278,6 +278,7 @@ def test_tables_that_do_not_fit_are_refused(kernels, stages):
         "cubes": array(stage.cubes()),
         "singles": array(stage.singles()),
         "segments": array(stage.segments()),
+        "cuts": array(stage.cuts()),
     }
 
     def run(*, more=(), weight=weight, **changed):

@@ -17,6 +17,7 @@ from napari_aprcnn._kernels.operators import (
     compiled_for,
     compiled_for_features,
     fresh,
+    is_plain,
     memory,
     operator,
     threads,
@@ -31,7 +32,9 @@ from napari_aprcnn._kernels.particles import (
     fill_tree_back,
 )
 
-__all__ = ["particle_conv", "patch_conv"]
+__all__ = ["particle_conv", "patch_conv", "patch_conv_over"]
+
+_TABLES = 9  # of a stage, from children to cuts
 
 
 @operator("particle_conv")
@@ -155,6 +158,7 @@ def patch_conv(
     cubes: Tensor,
     singles: Tensor,
     segments: Tensor,
+    cuts: Tensor,
     coarse: Tensor | None = None,
     coarse_children: Tensor | None = None,
     coarse_ranges: Tensor | None = None,
@@ -173,7 +177,7 @@ def patch_conv(
         Features [R, in - coarse channels] of the stage.
     weight, bias
         One kernel a depth [depths, out, in, 3, 3, 3]; [out] or ``None``; float32 beside bfloat16 features, too.
-    children, node_ranges, blocks, block_ranges, around, cubes, singles, segments
+    children, node_ranges, blocks, block_ranges, around, cubes, singles, segments, cuts
         Tables of the stage; see `_kernels.particles`.
     coarse
         Features of the next coarser stage, which are upsampled and follow those of ``x`` without either being done.
@@ -189,25 +193,67 @@ def patch_conv(
     torch.Tensor
         [R, out], dtype of ``x``, or bfloat16.
     """
-    tree = fill_tree(x, children, node_ranges)
-    second = None
-    if coarse is not None and coarse_children is not None and coarse_ranges is not None and places is not None:
-        second = (coarse, fill_tree(coarse, coarse_children, coarse_ranges), places)
-    module = compiled_for_features(x, *([] if second is None else second[:2]))
-    if module is None or compiled_for(weight) is None:
-        found = _patch_conv_reference(x, tree, weight, bias, children, around, segments, second)
-        return found.bfloat16() if half else found
-    out = fresh(x, x.shape[0], weight.shape[1], dtype=torch.bfloat16 if half else x.dtype)
-    arrays = (memory(x), memory(tree), array(weight), None if bias is None else array(bias))
-    tables = tuple(array(t) for t in (children, blocks, block_ranges, around, cubes, singles, segments))
-    more = () if second is None else (memory(second[0]), memory(second[1]), array(second[2]))
-    module.conv_patches(*arrays, *tables, memory(out), threads(), *more)
-    return out
+    tables = (children, node_ranges, blocks, block_ranges, around, cubes, singles, segments, cuts)
+    more = _below(coarse, coarse_children, coarse_ranges, places)
+    found = _patch_conv(x, weight, bias, tables, more, half=half)
+    return found.bfloat16() if half else found
 
 
 @patch_conv.register_fake
 def _(x: Tensor, weight: Tensor, *_: Tensor | None, half: bool = False, **__: Tensor | None) -> Tensor:
     return x.new_empty((x.shape[0], weight.shape[1]), dtype=torch.bfloat16 if half else x.dtype)
+
+
+def patch_conv_over(x: Tensor, weight: Tensor, bias: Tensor | None, *tables: Tensor) -> Tensor:
+    """What `patch_conv` gives, written over ``x`` where compiled kernels can: as many channels out as in, no gradient.
+
+    Rows of the finest level come first, since coarser ones read means of them, and a level goes along z in waves of a
+    few megabytes, written back when the wave behind is done. The bits are those of `patch_conv`.
+
+    Parameters
+    ----------
+    x
+        Features [R, C], which nobody reads afterwards.
+    weight, bias, *tables
+        As `patch_conv` takes them.
+
+    Returns
+    -------
+    torch.Tensor
+        [R, out]; ``x`` itself, or new memory.
+    """
+    plain = is_plain((x, weight, bias, *tables)) and x.is_contiguous() and x.shape[1] == weight.shape[1] > 1
+    if not plain or None in (compiled_for_features(x, *tables[_TABLES : _TABLES + 1]), compiled_for(weight)):
+        found: Tensor = patch_conv(x, weight, bias, *tables)
+        return found
+    return _patch_conv(x, weight, bias, tables[:_TABLES], _below(*tables[_TABLES:]), over=True)
+
+
+def _below(
+    coarse: Tensor | None = None, children: Tensor | None = None, ranges: Tensor | None = None,
+    places: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor] | None:  # fmt: skip
+    """Features of the coarser stage, their means, and where rows lie among them."""
+    if coarse is None or children is None or ranges is None or places is None:
+        return None
+    return coarse, fill_tree(coarse, children, ranges), places
+
+
+def _patch_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, tables: tuple[Tensor, ...],
+    second: tuple[Tensor, Tensor, Tensor] | None, *, half: bool = False, over: bool = False,
+) -> Tensor:  # fmt: skip
+    children, node_ranges, blocks, block_ranges, around, cubes, singles, segments, cuts = tables
+    tree = fill_tree(x, children, node_ranges)
+    module = compiled_for_features(x, *([] if second is None else second[:2]))
+    if module is None or compiled_for(weight) is None:
+        return _patch_conv_reference(x, tree, weight, bias, children, around, segments, second)
+    out = x if over else fresh(x, x.shape[0], weight.shape[1], dtype=torch.bfloat16 if half else x.dtype)
+    arrays = (memory(x), memory(tree), array(weight), None if bias is None else array(bias))
+    given = tuple(array(t) for t in (children, blocks, block_ranges, around, cubes, singles, segments, cuts))
+    more = () if second is None else (memory(second[0]), memory(second[1]), array(second[2]))
+    module.conv_patches(*arrays, *given, memory(out), threads(), *more)
+    return out
 
 
 def _patch_conv_reference(

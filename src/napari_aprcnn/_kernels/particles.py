@@ -24,6 +24,8 @@ singles : int32 [Z]
     Blocks in no cube.
 block_ranges : int64 [S, 7], on the CPU
     First block and last block + 1 of every segment, the rows in them, and the same two of its cubes and single blocks.
+cuts : int64 [n], on the CPU
+    Blocks that begin two planes of blocks along z: from there no row reads further than the two planes on either side.
 around : int32 [B, 27]
     What lies around every block on its own level, z outermost: a particle or a node. With the children of the nodes it
     gives the block's patch, positions -1 to 2 along z, y, x from the first child: all taps of a kernel 3 x 3 x 3.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,9 +93,9 @@ class ConvBlock(nn.Module):
         self.norm = nn.Identity() if norm == "none" else _norm(norm, spec, relu=activate)
         self.activate = activate and (norm == "none" or not spec.particles)
 
-    def forward(self, x: Any) -> Any:
-        """Run."""
-        x = self.conv(x)
+    def forward(self, x: Any, *, used_up: bool = False) -> Any:
+        """Run; used up: nobody reads the input, of a pair the skip, afterwards, so that it may be written over."""
+        x = self.conv(x, used_up=True) if used_up and isinstance(self.conv, particle.APRConv) else self.conv(x)
         x = self.norm(x, used_up=True) if isinstance(self.norm, _OverwritingNorm) else self.norm(x)
         return relu(x) if self.activate else x
 
@@ -127,13 +129,18 @@ class DoubleBlock(nn.Module):
         self.shortcut = None if shortcut is None else ConvBlock(shortcut, norm, activate=False)
         self.residual = residual
 
-    def steps(self) -> tuple[nn.Module, ...]:
-        """What to run one after the other: who does holds no input longer than its step looks at it."""
-        return (self,) if self.residual else (self.first, self.second)
+    def steps(self, *, used_up: bool = False) -> tuple[Callable[[Any], Any], ...]:
+        """What to run one after the other: who does holds no input longer than its step looks at it.
+
+        Used up: nobody reads the input afterwards, of a pair the skip.
+        """
+        if self.residual:
+            return (self,)
+        return partial(self.first, used_up=used_up), partial(self.second, used_up=True)
 
     def forward(self, x: Any) -> Any:
         """Run."""
-        out = self.second(self.first(x))
+        out = self.second(self.first(x), used_up=True)
         if not self.residual:
             return out
         added = x if self.shortcut is None else self.shortcut(x)

@@ -43,7 +43,8 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float, *, half: bool = False) -
     Notes
     -----
     Particles: a convolution holds its input, the means of its tree and its output, beside what the encoder keeps for
-    later; norms work in place, and a skip is read where it lies, but by residual blocks, which also hold their input.
+    later; norms work in place, and so do convolutions of as many channels out as in whose input is a block's own or a
+    skip. A skip is read where it lies, but by residual blocks, which also hold their input.
     Voxel stages of hybrids hold normalised copies.
     """
     if config.hybrid == 0:
@@ -58,6 +59,8 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float, *, half: bool = False) -
         inside, outside = spec.inside * cells, spec.outside * cells
         working = inside * 1.125 + outside if spec.particles else inside + 2 * outside
         part, _, rest = spec.key.partition(".")
+        if spec.particles and rest.endswith("second.conv"):
+            working = inside * 1.125  # the output lies where the input did
         if rest.endswith("first.conv"):
             entered = inside
         elif config.block == "residual" and rest.endswith("second.conv"):
@@ -67,7 +70,7 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float, *, half: bool = False) -
             skip = kept.pop(spec.stage)
             held -= skip
             if spec.particles and config.block == "plain":
-                working = 1.125 * (skip + skip * stage_share(prr, spec.stage + 1) / share) + outside
+                working = 1.125 * (skip + skip * stage_share(prr, spec.stage + 1) / share)
         if part == "head" and rest != "output" and rest != "block.conv":
             working = inside + 2 * config.out_channels * cells
         peak = max(peak, held + working)

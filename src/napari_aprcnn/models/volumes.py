@@ -119,7 +119,7 @@ class VolumeNet(nn.Module):
                 skips.append(x)
         for stage in reversed(range(config.out_stage, config.depth)):
             x = self._merged(x, skips, stage)  # here nothing else is left that holds the skip
-            for step in cast("DoubleBlock", self.decoder[str(stage)]).steps():
+            for step in cast("DoubleBlock", self.decoder[str(stage)]).steps(used_up=True):
                 x = step(x)
         return self._head_on(x)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_aprcnn._kernels.operators import compiled_for, compiled_for_features
-from napari_aprcnn._kernels.particle_layer import particle_conv, patch_conv
+from napari_aprcnn._kernels.particle_layer import particle_conv, patch_conv, patch_conv_over
 from napari_aprcnn._kernels.particles import gather_conv, restrict_filters
 from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.nn.pooling import SkipPair
@@ -97,13 +97,16 @@ class APRConv(nn.Module):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: ParticleTensor | SkipPair) -> ParticleTensor:
+    def forward(self, x: ParticleTensor | SkipPair, *, used_up: bool = False) -> ParticleTensor:
         """Convolve.
 
         Parameters
         ----------
         x
             [rows, in_channels]; or a pair that is to be concatenated, which costs nothing where nothing learns.
+        used_up
+            Whether nobody reads the features, of a pair the first ones, afterwards: where nothing learns and as many
+            channels come out, they are written over.
 
         Returns
         -------
@@ -111,7 +114,7 @@ class APRConv(nn.Module):
             [rows, out_channels], of the same stage; in the autocast dtype under `torch.autocast`.
         """
         if self._by_patches(x):
-            return self._infer(x)
+            return self._infer(x, used_up)
         x = x.joined() if isinstance(x, SkipPair) else x
         stage, features = x.stage, x.features
         weight: Tensor = self.weight
@@ -147,7 +150,7 @@ class APRConv(nn.Module):
             fits &= torch.is_autocast_enabled(kind) and min(self.in_channels, self.out_channels) >= FILTERED_CHANNELS
         return fits and not learns and None not in (compiled_for_features(*features), compiled_for(*own))
 
-    def _infer(self, x: ParticleTensor | SkipPair) -> ParticleTensor:
+    def _infer(self, x: ParticleTensor | SkipPair, used_up: bool) -> ParticleTensor:
         fine = x.fine if isinstance(x, SkipPair) else x
         stage = fine.stage
         more: tuple[Tensor, ...] = ()
@@ -158,7 +161,9 @@ class APRConv(nn.Module):
         # Under autocast features are kept in bfloat16; what is computed with them, weights and sums, stays float32.
         halves = torch.is_autocast_enabled(fine.device.type)
         few = min(self.in_channels, self.out_channels) < FILTERED_CHANNELS
-        out = patch_conv(fine.features, kernels, self.bias, *stage.patch_tables(), *more, half=halves and few)
+        given = (fine.features, kernels, self.bias, *stage.patch_tables(), *more)
+        same = fine.features.dtype == torch.bfloat16 or not halves
+        out = patch_conv_over(*given) if used_up and same else patch_conv(*given, half=halves and few)
         return fine.with_features(out.bfloat16() if halves else out)
 
     def extra_repr(self) -> str:

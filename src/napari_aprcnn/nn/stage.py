@@ -217,10 +217,26 @@ class Stage:
 
         return self._table("around", build)
 
+    def cuts(self) -> Tensor:
+        """Blocks that begin two planes of blocks along z, a cube's, of a level; ascending int64 [n]."""
+
+        def build() -> Tensor:
+            found = []
+            for item, _, _, nodes in self._places():
+                tree, finest = self.forest.trees[item], self.finest[item]
+                for level in range(finest):
+                    nz, ny, _ = tree.grid_shape(level)
+                    planes = int(tree.nodes.level_rows[level]) + ny * np.arange(0, nz, 2)
+                    found.append(nodes.start + tree.nodes.offsets[planes])
+            first = np.searchsorted(self.blocks().numpy(), np.concatenate(found))
+            return torch.from_numpy(np.unique(first).astype(np.int64))
+
+        return self._table("cuts", build)
+
     def patch_tables(self) -> tuple[Tensor, ...]:
         """What `patch_conv` takes of a stage, in its order."""
-        nodes, groups = (self.children(), self.node_ranges()), (self.cubes(), self.singles(), self.segments())
-        return (*nodes, self.blocks(), self.block_ranges(), self.around(), *groups)
+        nodes, groups = (self.children(), self.node_ranges()), (self.cubes(), self.singles())
+        return (*nodes, self.blocks(), self.block_ranges(), self.around(), *groups, self.segments(), self.cuts())
 
     def places_in_coarser(self) -> Tensor:
         """What every extended index becomes in the coarser stage; int32 [rows + tree rows + 1]."""

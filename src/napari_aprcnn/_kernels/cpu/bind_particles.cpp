@@ -113,7 +113,7 @@ template <class T, class O>
 void bind_patches(nb::module_& m) {
     m.def("conv_patches", [](const Array<const T>& features, const Array<const T>& tree, const Floats& weight, nb::object bias, const Table& children,
                              const Table& blocks, const Longs& ranges, const Table& around, const Table& cubes,
-                             const Table& singles, const Longs& segments, const Array<O>& out, int threads, nb::object second, nb::object second_tree, nb::object places) {
+                             const Table& singles, const Longs& segments, const Longs& cuts, const Array<O>& out, int threads, nb::object second, nb::object second_tree, nb::object places) {
         if (weight.ndim() != 6 || weight.shape(3) != 3 || weight.shape(4) != 3 || weight.shape(5) != 3)
             throw std::invalid_argument("expected a weight [depths, out, in, 3, 3, 3]");
         const auto extent = [&](size_t axis) { return static_cast<int64_t>(weight.shape(axis)); };
@@ -133,7 +133,7 @@ void bind_patches(nb::module_& m) {
         same_size(rows_of(around), rows_of(blocks), "what lies around is not that of the blocks");
         same_size(ranges.size(), 7 * rows_of(segments), "the ranges are not those of the segments");
         const PatchTable table{blocks.data(), around.data(), rows_of(blocks), cubes.data(), singles.data(), rows_of(cubes), rows_of(singles),
-                               children.data(), ranges.data()};
+                               children.data(), ranges.data(), cuts.data(), static_cast<int64_t>(cuts.size())};
         Floats given;
         const float* added = optional_bias(bias, given, kernel.out);
         const nb::gil_scoped_release released;
@@ -141,7 +141,7 @@ void bind_patches(nb::module_& m) {
                      segments_of(segments), out.data(), threads);
     }, "features"_a.noconvert(), "tree"_a.noconvert(), "weight"_a.noconvert(), "bias"_a.none(), "children"_a.noconvert(),
           "blocks"_a.noconvert(), "ranges"_a.noconvert(), "around"_a.noconvert(), "cubes"_a.noconvert(), "singles"_a.noconvert(),
-          "segments"_a.noconvert(), "out"_a.noconvert(), "threads"_a, "second"_a.none() = nb::none(),
+          "segments"_a.noconvert(), "cuts"_a.noconvert(), "out"_a.noconvert(), "threads"_a, "second"_a.none() = nb::none(),
           "second_tree"_a.none() = nb::none(), "places"_a.none() = nb::none());
 }
 

@@ -1,260 +1,20 @@
-// Convolution 3 x 3 x 3 of rows in blocks of siblings: by minimal filtering where blocks, or cubes of them, are full, else tap by tap. What lies
-// around a block takes the place of a neighbour table of eight times its size, a second source of channels that of a concatenation.
+// Which rows are convolved together, in which order, and where they are written: all at once, or, in place, wave after wave.
 #include <algorithm>
 #include <cstring>
-#include <map>
-#include <numeric>
 #include <set>
 #include <stdexcept>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "block_patches.hpp"
-#include "conv.hpp"
-#include "conv_blocks.hpp"
-#include "conv_packed.hpp"
-#include "halves.hpp"
-#include "parallel.hpp"
-#include "particles.hpp"
+#include "patch_run.hpp"
 
 namespace aprcnn {
 
 namespace {
 
-constexpr int64_t most_weight_bytes = int64_t{16} << 20;
-constexpr int64_t rows_together = 7 * 12;  // a multiple of the rows that the inner loops take at once; their taps stay in cache
-
-// How rows are convolved, and what `first` and `last` of a task count: blocks tap by tap, blocks, single blocks, cubes.
-enum class Way { plain, blocks, singles, cubes };
-struct PatchTask {
-    int64_t first, last, depth;
-    Way way;
-};
-
-// The 27 taps of the row whose patch begins at `first`; four at a time, of which the next line overwrites the last.
-inline void copy_taps(const int32_t* first, int32_t* to) {
-    for (int line = 0; line < 8; ++line) std::memcpy(to + 3 * line, first + 16 * (line / 3) + 4 * (line % 3), 4 * sizeof(int32_t));
-    std::memcpy(to + 24, first + 40, 3 * sizeof(int32_t));
-}
-
-// Four indices at a time.
-inline void take_smaller(int32_t* to, const int32_t* from) {
-    int32_t four[4], there[4];
-    std::memcpy(four, from, sizeof four);
-    std::memcpy(there, to, sizeof there);
-    for (int x = 0; x < 4; ++x) four[x] = std::min(four[x], there[x]);
-    std::memcpy(to, four, sizeof four);
-}
-
-const TileTable<float>& tiles_of(const ConvTable& table, const float*) { return table.tiles; }
-const TileTable<uint16_t>& tiles_of(const ConvTable& table, const uint16_t*) { return table.half_tiles; }
-
-template <class T, class O>
-class PatchRun {
-  public:
-    PatchRun(const ConvSource<T>* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
-             const float* bias, const PatchTable& table, O* out)
-        : conv_(conv_table()), tiles_(tiles_of(conv_, sources[0].features)), sources_(sources), count_(source_count), size_(size), weight_(weight), kernel_(kernel),
-          inside_{kernel.in, sources[0].channels}, table_(table), patches_(table, size), out_(out) {
-        cut_columns(conv_, kernel.out, blocks_);
-        bias_.assign(blocks_.padded(), 0.0f);
-        nothing_ = bias_;
-        if (bias != nullptr) std::copy(bias, bias + kernel.out, bias_.begin());
-        if (kernel.in == 1) joined_ = joined_rows(sources[0].features, sources[0].tree, sources[0].size);
-        int64_t before = 0;
-        for (int s = 0; s < count_; ++s) {
-            const ConvSource<T>& source = sources[s];
-            const T* features = joined_.empty() ? source.features : joined_.data();
-            const T* tree = joined_.empty() ? source.tree : joined_.data() + source.size.rows;
-            from_.emplace_back(features, tree, source.size.rows, source.channels);
-            KernelShape own = kernel;
-            own.in = source.channels;
-            packed_.emplace_back(weight + before * kernel.taps, own, blocks_, false, kernel.in);
-            before += source.channels;
-        }
-    }
-    PatchRun(const PatchRun&) = delete;
-    PatchRun& operator=(const PatchRun&) = delete;
-
-    bool filters() const { return std::is_same<T, O>::value && fits_blocks(kernel_, inside_); }
-
-    void prepare(const std::vector<PatchTask>& tasks, int threads) {
-        std::set<int64_t> plain;
-        for (const PatchTask& task : tasks) {
-            if (task.depth < 0 || task.depth >= kernel_.depths) throw std::invalid_argument("a segment is deeper than the weights");
-            if (task.way == Way::plain)
-                plain.insert(task.depth);
-            else
-                filters_[{task.way == Way::cubes ? Tile::cube : Tile::block, task.depth}];
-        }
-        for (Packed& one : packed_) one.prepare(plain, threads);
-        std::vector<std::pair<Tile, int64_t>> wanted;
-        for (const auto& one : filters_) wanted.push_back(one.first);
-        parallel_for(static_cast<int64_t>(wanted.size()), threads, [&](int64_t i, int, const StopFlag&) {
-            const float* own = weight_ + wanted[i].second * kernel_.out * kernel_.in * kernel_.taps;
-            filters_.at(wanted[i]) = filtered_weights(own, kernel_, inside_, blocks_, wanted[i].first);
-        });
-    }
-
-    void forget() {
-        filters_.clear();
-        for (Packed& one : packed_) one.forget();
-    }
-    // Of one depth.
-    int64_t weight_bytes(Way way) const {
-        const int64_t products = way == Way::plain ? kernel_.taps : products_of(way == Way::cubes ? Tile::cube : Tile::block);
-        return products * kernel_.in * blocks_.padded() * static_cast<int64_t>(sizeof(float));
-    }
-
-    int64_t scratch() const {
-        const int64_t plain = count_ * rows_together * kernel_.out + 16;
-        if (!filters()) return plain;
-        return std::max({plain, filter_scratch(kernel_, blocks_, Tile::block), filter_scratch(kernel_, blocks_, Tile::cube)});
-    }
-
-    // Blocks or cubes, some together; the next ones are looked up before, so that the processor can fetch what they will read.
-    void filtered(const PatchTask& task, float* room) const {
-        const bool cubes = task.way == Way::cubes;
-        const int64_t together = cubes ? cubes_together : blocks_together;
-        const auto run = cubes ? tiles_.cubes : tiles_.blocks;
-        const float* weights = filters_.at({cubes ? Tile::cube : Tile::block, task.depth}).data();
-        Gathered some[2] = {{cubes, together}, {cubes, together}};
-        gather(task, task.first, some[0]);
-        for (int64_t first = task.first, turn = 0; first < task.last; first += together, turn ^= 1) {
-            gather(task, first + together, some[turn ^ 1]);
-            if constexpr (std::is_same<T, O>::value)
-                run(from_.data(), count_, some[turn].patches(), some[turn ^ 1].patches(), blocks_, weights, bias_.data(),
-                    kernel_.out, out_, room);
-        }
-    }
-
-    void plain(const PatchTask& task, float* room) const {
-        std::vector<int32_t> taps(27 * rows_together), rows(rows_together);
-        int64_t held = 0;
-        for (int64_t block = task.first; block < task.last; ++block) {
-            int32_t patch[64];
-            patches_.find(block, patch);
-            const int32_t* here = patches_.children_of(block);
-            for (int child = 0; child < 8; ++child) {
-                if (!patches_.is_row(here[child])) continue;
-                copy_taps(patch + 16 * (child / 4) + 4 * (child / 2 % 2) + child % 2, taps.data() + 27 * held);
-                rows[held++] = here[child];
-                if (held < rows_together) continue;
-                plain_rows(task.depth, taps, rows, held, room);
-                held = 0;
-            }
-        }
-        plain_rows(task.depth, taps, rows, held, room);
-    }
-
-  private:
-    // Patches that are convolved together, and the rows in them.
-    struct Gathered {
-        Gathered(bool cubes, int64_t together)
-            : patch(cubes ? 216 : 64), block(cubes ? 64 : 8), own(patch * together), mapped(own.size()), rows(block * together) {}
-        Patches patches() const { return {{own.data(), mapped.data()}, rows.data(), count}; }
-        int64_t patch, block, count = 0;
-        std::vector<int32_t> own, mapped, rows;
-    };
-    void gather(const PatchTask& task, int64_t first, Gathered& to) const {
-        const bool cubes = task.way == Way::cubes;
-        const int64_t together = cubes ? cubes_together : blocks_together;
-        to.count = std::max<int64_t>(0, std::min(together, task.last - first));
-        for (int64_t i = first + together; i < std::min(task.last, first + 2 * together); ++i) ask_for_tables(task.way, i);
-        for (int64_t b = 0; b < to.count; ++b) {
-            int32_t* rows = to.rows.data() + to.block * b;
-            if (cubes) {
-                join_blocks(table_.cubes + 8 * (first + b), to.own.data() + 216 * b, rows);
-                continue;
-            }
-            const int64_t block = task.way == Way::singles ? table_.singles[first + b] : first + b;
-            const int32_t* here = patches_.children_of(block);
-            for (int child = 0; child < 8; ++child) rows[child] = patches_.is_row(here[child]) ? here[child] : -1;
-            patches_.find(block, to.own.data() + 64 * b);
-        }
-        if (count_ > 1)
-            for (int64_t i = 0; i < to.patch * to.count; ++i) to.mapped[i] = sources_[1].places[to.own[i]];
-    }
-    // The patch of a cube from those of its blocks, which overlap: a position is outside where no row of any block needs it.
-    void join_blocks(const int32_t* cube, int32_t* patch, int32_t* rows) const {
-        std::fill_n(patch, 216, patches_.outside());
-        std::fill_n(rows, 64, -1);
-        for (int octant = 0; octant < 8; ++octant) {
-            if (cube[octant] < 0) continue;
-            const int z0 = 2 * (octant / 4), y0 = 2 * (octant / 2 % 2), x0 = 2 * (octant % 2);
-            int32_t own[64];
-            patches_.find(cube[octant], own);
-            // Nothing is larger than outside.
-            for (int line = 0; line < 16; ++line) take_smaller(patch + 36 * (z0 + line / 4) + 6 * (y0 + line % 4) + x0, own + 4 * line);
-            const int32_t* here = patches_.children_of(cube[octant]);
-            for (int child = 0; child < 8; ++child)
-                if (patches_.is_row(here[child])) rows[16 * (z0 + child / 4) + 4 * (y0 + child / 2 % 2) + x0 + child % 2] = here[child];
-        }
-    }
-    // The tables of a block or a cube that comes later.
-    void ask_for_tables(Way way, int64_t index) const {
-        if (way != Way::cubes) return patches_.ask_for(way == Way::singles ? table_.singles[index] : index);
-        for (int octant = 0; octant < 8; ++octant)
-            if (table_.cubes[8 * index + octant] >= 0) patches_.ask_for(table_.cubes[8 * index + octant]);
-    }
-
-    void plain_rows(int64_t depth, std::vector<int32_t>& taps, const std::vector<int32_t>& rows, int64_t count, float* room) const {
-        for (int s = 0; s < count_; ++s) {
-            if (s > 0)
-                for (int64_t i = 0; i < 27 * count; ++i) taps[i] = sources_[s].places[taps[i]];
-            float* to = room + s * rows_together * kernel_.out;
-            sum_taps(from_[s], taps, count, packed_[s].at(depth), s == 0 ? bias_.data() : nothing_.data(), to);
-        }
-        const float* second = room + rows_together * kernel_.out;
-        for (int64_t i = 0; i < count; ++i) {
-            O* to = out_ + rows[i] * kernel_.out;
-            const float* one = room + i * kernel_.out;
-            const float* two = second + i * kernel_.out;
-            if (count_ > 1)
-                for (int64_t c = 0; c < kernel_.out; ++c) narrow(one[c] + two[c], to + c);
-            else
-                for (int64_t c = 0; c < kernel_.out; ++c) narrow(one[c], to + c);
-        }
-    }
-
-    void sum_taps(const Rows2& from, const std::vector<int32_t>& taps, int64_t count, const float* weights, const float* bias,
-                  float* to) const {
-        conv_.forward(from, {taps.data(), 27}, blocks_, weights, bias, kernel_.out, 0, count, to);
-    }
-    // Rows of half the size are brought to float, each as often as a tap reads it.
-    void sum_taps(const RowsOf<uint16_t>& from, const std::vector<int32_t>& taps, int64_t count, const float* weights,
-                  const float* bias, float* to) const {
-        constexpr int64_t some = 12;
-        std::vector<float> wide((27 * some + 1) * from.channels, 0.0f);
-        std::vector<int32_t> own(27 * some);
-        std::iota(own.begin(), own.end(), 0);
-        const Rows2 near(wide.data(), wide.data() + 27 * some * from.channels, 27 * some, from.channels);
-        for (int64_t first = 0; first < count; first += some) {
-            const int64_t now = std::min(some, count - first);
-            tiles_.widen(from, taps.data() + 27 * first, 27 * now, wide.data());
-            conv_.forward(near, {own.data(), 27}, blocks_, weights, bias, kernel_.out, 0, now, to + first * kernel_.out);
-        }
-    }
-
-    const ConvTable& conv_;
-    const TileTable<T>& tiles_;
-    const ConvSource<T>* sources_;
-    int count_;
-    StageSize size_;
-    const float* weight_;
-    KernelShape kernel_;
-    Inside inside_;
-    PatchTable table_;
-    BlockPatches patches_;
-    O* out_;
-    Blocks blocks_;
-    std::vector<float> bias_, nothing_;
-    std::vector<T> joined_;
-    std::vector<RowsOf<T>> from_;
-    std::vector<Packed> packed_;
-    std::map<std::pair<Tile, int64_t>, AlignedFloats> filters_;  // of the depths with full blocks or cubes
-};
+constexpr int64_t most_weight_bytes = int64_t{8} << 20;
+constexpr int64_t wave_bytes = int64_t{3} << 19;  // of a wave's outputs, which stay in cache until they are written back
+constexpr int64_t blocks_of_a_copy = 512;
 
 // Every block lies in one cube of its segment or is one of its single blocks.
 class Cover {
@@ -279,8 +39,9 @@ class Cover {
     std::vector<uint8_t> seen_;
 };
 
-std::vector<PatchTask> tasks_of(const PatchTable& table, Segments segments, bool filters) {
-    std::vector<PatchTask> tasks;
+// The blocks of every segment, which follow one another and are all there.
+std::vector<BlockRange> ranges_of(const PatchTable& table, Segments segments) {
+    std::vector<BlockRange> ranges;
     Cover cover(table);
     BlockRange before{};
     for (int64_t s = 0; s < segments.count; ++s) {
@@ -295,20 +56,219 @@ std::vector<PatchTask> tasks_of(const PatchTable& table, Segments segments, bool
             throw std::invalid_argument("the rows of a segment are not those of its blocks");
         cover.add(range);
         before = range;
-        const auto cut = [&](int64_t first, int64_t last, int64_t step, Way way) {
-            for (int64_t i = first; i < last; i += step) tasks.push_back({i, std::min(last, i + step), segments.data[3 * s + 2], way});
-        };
-        if (!filters || !range.filtered()) {
-            cut(range.first, range.last, 21 * blocks_together, Way::plain);
-        } else if (!range.has_cubes()) {
-            cut(range.first, range.last, 8 * blocks_together, Way::blocks);
-        } else {
-            cut(range.first_cube, range.last_cube, 8 * cubes_together, Way::cubes);
-            cut(range.first_single, range.last_single, 8 * blocks_together, Way::singles);
-        }
+        ranges.push_back(range);
     }
     if (before.last != table.count) throw std::invalid_argument("a block belongs to no segment");
-    return tasks;
+    return ranges;
+}
+
+// How a segment is convolved, and into how many blocks or cubes its tasks are cut: finely where few run before threads wait.
+class Cutter {
+  public:
+    Cutter(bool filters, bool finely) : filters_(filters), share_(finely ? 4 : 1) {}
+    bool filtered(const BlockRange& range) const { return filters_ && range.filtered(); }
+    // Tasks of part of a segment.
+    void cut(const BlockRange& whole, const BlockRange& part, int64_t depth, std::vector<PatchTask>& tasks) const {
+        if (!filtered(whole)) {
+            add(part.first, part.last, 21 * blocks_together, depth, Way::plain, tasks);
+        } else if (!whole.has_cubes()) {
+            add(part.first, part.last, 8 * blocks_together, depth, Way::blocks, tasks);
+        } else {
+            add(part.first_cube, part.last_cube, 8 * cubes_together, depth, Way::cubes, tasks);
+            add(part.first_single, part.last_single, 8 * blocks_together, depth, Way::singles, tasks);
+        }
+    }
+
+  private:
+    void add(int64_t first, int64_t last, int64_t step, int64_t depth, Way way, std::vector<PatchTask>& tasks) const {
+        step /= share_;
+        for (int64_t i = first; i < last; i += step) tasks.push_back({i, std::min(last, i + step), depth, way});
+    }
+    bool filters_;
+    int64_t share_;
+};
+
+// Blocks that are convolved before any of their rows is written back.
+struct Wave {
+    int64_t first = 0, last = 0;
+    std::vector<PatchTask> tasks;
+};
+
+// Waves of all segments, finest first: a level's rows read those of their own level, of the next coarser one, and means of finer ones, which
+// lie apart. Within a level a wave ends where `cuts` has a block, so that its rows read no further than the waves before and behind it.
+class Waves {
+  public:
+    Waves(const PatchTable& table, StageSize size, int64_t most_rows)
+        : table_(table), patches_(table, size), most_rows_(most_rows), slots_(table.count + 1, 0) {
+        for (int64_t block = 0; block < table.count; ++block) {
+            const int32_t* here = patches_.children_of(block);
+            int32_t rows = 0;
+            for (int child = 0; child < 8; ++child) rows += static_cast<int32_t>(patches_.is_row(here[child]));
+            slots_[block + 1] = slots_[block] + rows;
+        }
+    }
+
+    void add(const BlockRange& range, int64_t depth, const Cutter& cutter) {
+        if (range.first == range.last) return;
+        const bool small = rows(range.first, range.last) <= most_rows_;
+        // Small segments share a wave, as long as they follow one another.
+        const bool joins = small && open_ && waves_.back().first == range.last && rows(range.first, waves_.back().last) <= most_rows_;
+        open_ = small;
+        if (small) {
+            if (!joins) waves_.push_back({range.first, range.last, {}});
+            waves_.back().first = range.first;
+            cutter.cut(range, range, depth, waves_.back().tasks);
+            return;
+        }
+        const int64_t* end = table_.cuts + table_.cut_count;
+        const int64_t* cut = std::upper_bound(table_.cuts, end, range.first);
+        for (int64_t first = range.first; first < range.last;) {
+            int64_t last = cut == end ? range.last : std::min(range.last, *cut);
+            for (; cut != end && *cut < range.last && rows(first, *cut) <= most_rows_; ++cut) last = *cut;
+            if (cut != end && *cut == last) ++cut;
+            if (last <= first) throw std::invalid_argument("expected ascending cuts");
+            if ((cut == end || *cut >= range.last) && rows(first, range.last) <= most_rows_) last = range.last;
+            waves_.push_back({first, last, {}});
+            cutter.cut(range, part_of(range, first, last), depth, waves_.back().tasks);
+            first = last;
+        }
+    }
+
+    const std::vector<Wave>& all() const { return waves_; }
+    const int32_t* slots() const { return slots_.data(); }
+    int64_t rows(int64_t first, int64_t last) const { return slots_[last] - slots_[first]; }
+
+    // Some blocks of a wave, from where they were written to where they belong.
+    template <class O>
+    void copy_back(const Wave& wave, int64_t part, const O* from, int64_t columns, O* to) const {
+        const int64_t first = wave.first + part * blocks_of_a_copy, last = std::min(wave.last, first + blocks_of_a_copy);
+        from += (slots_[first] - slots_[wave.first]) * columns;
+        for (int64_t block = first; block < last; ++block) {
+            const int32_t* here = patches_.children_of(block);
+            for (int child = 0; child < 8; ++child) {
+                if (!patches_.is_row(here[child])) continue;
+                std::memcpy(to + here[child] * columns, from, columns * sizeof(O));
+                from += columns;
+            }
+        }
+    }
+
+  private:
+    BlockRange part_of(const BlockRange& range, int64_t first, int64_t last) const {
+        BlockRange part = range;
+        part.first = first;
+        part.last = last;
+        const auto highest = [&](int64_t cube) { return *std::max_element(table_.cubes + 8 * cube, table_.cubes + 8 * cube + 8); };
+        const auto cube_from = [&](int64_t block) {
+            int64_t low = range.first_cube, high = range.last_cube;
+            while (low < high) {
+                const int64_t middle = (low + high) / 2;
+                (highest(middle) < block ? low : high) = highest(middle) < block ? middle + 1 : middle;
+            }
+            return low;
+        };
+        const auto single_from = [&](int64_t block) {
+            return std::lower_bound(table_.singles + range.first_single, table_.singles + range.last_single, block) - table_.singles;
+        };
+        part.first_cube = cube_from(first);
+        part.last_cube = cube_from(last);
+        part.first_single = single_from(first);
+        part.last_single = single_from(last);
+        for (int64_t c = 8 * part.first_cube; c < 8 * part.last_cube; ++c)
+            if (table_.cubes[c] >= 0 && (table_.cubes[c] < first || table_.cubes[c] >= last))
+                throw std::invalid_argument("a cube lies on both sides of a cut");
+        return part;
+    }
+
+    PatchTable table_;
+    BlockPatches patches_;
+    int64_t most_rows_;
+    std::vector<int32_t> slots_;
+    std::vector<Wave> waves_;
+    bool open_ = false;
+};
+
+// The weights of all depths at once can be more than the features: those of only so many tasks are there at a time.
+template <class Run>
+class WeightsHeld {
+  public:
+    explicit WeightsHeld(const Run& run) : run_(run) {}
+    // Whether these tasks' weights may be there beside the others'.
+    bool add(const std::vector<PatchTask>& tasks) {
+        auto with = keys_;
+        int64_t bytes = bytes_;
+        for (const PatchTask& task : tasks)
+            if (with.insert({task.way, task.depth}).second) bytes += run_.weight_bytes(task.way);
+        if (!keys_.empty() && bytes > most_weight_bytes && with.size() > keys_.size()) return false;
+        keys_ = std::move(with);
+        bytes_ = bytes;
+        return true;
+    }
+
+  private:
+    const Run& run_;
+    std::set<std::pair<Way, int64_t>> keys_;
+    int64_t bytes_ = 0;
+};
+
+template <class Run, class O>
+void do_task(const Run& run, const PatchTask& task, const Target<O>& target, AlignedFloats& room) {
+    room.resize(run.scratch());
+    if (task.way == Way::plain)
+        run.plain(task, target, room.data());
+    else
+        run.filtered(task, target, room.data());
+}
+
+template <class Run, class O>
+void run_apart(Run& run, const std::vector<PatchTask>& tasks, O* out, int threads) {
+    std::vector<AlignedFloats> rooms(std::max(threads, 1) + 1);
+    for (size_t first = 0; first < tasks.size();) {
+        size_t last = first;
+        for (WeightsHeld<Run> held(run); last < tasks.size() && held.add({tasks[last]}); ++last) {}
+        const std::vector<PatchTask> some(tasks.begin() + static_cast<int64_t>(first), tasks.begin() + static_cast<int64_t>(last));
+        run.prepare(some, threads);
+        parallel_for(static_cast<int64_t>(some.size()), threads, [&](int64_t t, int worker, const StopFlag&) {
+            do_task(run, some[t], Target<O>{out}, rooms.at(worker));
+        });
+        run.forget();
+        first = last;
+    }
+}
+
+// A wave is written apart, and back when the wave behind it is done, too: while the one behind that is convolved.
+template <class Run, class O>
+void run_in_place(Run& run, const Waves& waves, int64_t columns, O* out, int threads) {
+    std::vector<AlignedFloats> rooms(std::max(threads, 1) + 1);
+    const std::vector<Wave>& all = waves.all();
+    std::vector<O> apart[3];
+    const auto count = static_cast<int64_t>(all.size());
+    int64_t prepared = 0;
+    for (int64_t w = 0; w < count + 2; ++w) {
+        if (w == prepared && w < count) {
+            std::vector<PatchTask> some;
+            for (WeightsHeld<Run> held(run); prepared < count && held.add(all[prepared].tasks); ++prepared)
+                some.insert(some.end(), all[prepared].tasks.begin(), all[prepared].tasks.end());
+            run.forget();
+            run.prepare(some, threads);
+        }
+        const Wave none;
+        const Wave& now = w < count ? all[w] : none;
+        const Wave& done = w >= 2 ? all[w - 2] : none;
+        std::vector<O>& fresh = apart[w % 3];
+        if (w < count && fresh.size() < static_cast<size_t>(waves.rows(now.first, now.last) * columns))
+            fresh.resize(waves.rows(now.first, now.last) * columns);
+        const Target<O> target{fresh.data(), waves.slots(), waves.slots()[now.first]};
+        const auto tasks = static_cast<int64_t>(now.tasks.size());
+        const int64_t copies = (done.last - done.first + blocks_of_a_copy - 1) / blocks_of_a_copy;
+        parallel_for(tasks + copies, threads, [&](int64_t t, int worker, const StopFlag&) {
+            if (t < tasks)
+                do_task(run, now.tasks[t], target, rooms.at(worker));
+            else
+                waves.copy_back(done, t - tasks, apart[(w + 1) % 3].data(), columns, out);
+        });
+    }
+    run.forget();
 }
 
 }  // namespace
@@ -318,32 +278,21 @@ void conv_patches(const ConvSource<T>* sources, int source_count, StageSize size
                   const float* bias, const PatchTable& table, Segments segments, O* out, int threads) {
     for (int64_t i = 0; i < table.count; ++i)
         if (table.nodes[i] < 0 || table.nodes[i] >= size.tree_rows) throw std::invalid_argument("a block is no tree row");
-    PatchRun<T, O> run(sources, source_count, size, weight, kernel, bias, table, out);
-    const std::vector<PatchTask> tasks = tasks_of(table, segments, run.filters());
-    std::vector<AlignedFloats> rooms(std::max(threads, 1) + 1);
-    // The weights of all depths at once can be more than the features: only so many are there at a time.
-    for (size_t first = 0; first < tasks.size();) {
-        size_t last = first;
-        int64_t held = 0;
-        for (std::pair<Way, int64_t> own{}; last < tasks.size(); ++last) {
-            const std::pair<Way, int64_t> next{tasks[last].way, tasks[last].depth};
-            if (last == first || next != own) held += run.weight_bytes(next.first);
-            if (last > first && next != own && held > most_weight_bytes) break;
-            own = next;
-        }
-        const std::vector<PatchTask> some(tasks.begin() + static_cast<int64_t>(first), tasks.begin() + static_cast<int64_t>(last));
-        run.prepare(some, threads);
-        parallel_for(static_cast<int64_t>(some.size()), threads, [&](int64_t t, int worker, const StopFlag&) {
-            rooms.at(worker).resize(run.scratch());
-            float* room = rooms.at(worker).data();
-            if (some[t].way == Way::plain)
-                run.plain(some[t], room);
-            else
-                run.filtered(some[t], room);
-        });
-        run.forget();
-        first = last;
+    const std::vector<BlockRange> ranges = ranges_of(table, segments);
+    const bool in_place = static_cast<const void*>(out) == static_cast<const void*>(sources[0].features);
+    PatchRun<T, O> run(sources, source_count, size, weight, kernel, bias, table);
+    const Cutter cutter(run.filters(), in_place);
+    if (!in_place) {
+        std::vector<PatchTask> tasks;
+        for (int64_t s = 0; s < segments.count; ++s) cutter.cut(ranges[s], ranges[s], segments.data[3 * s + 2], tasks);
+        return run_apart(run, tasks, out, threads);
     }
+    const int64_t columns = kernel.out;
+    if (!std::is_same<T, O>::value || columns != sources[0].channels || columns == 1)
+        throw std::invalid_argument("expected as many channels out as in, two or more, of one type, to write over the features");
+    Waves waves(table, size, std::max<int64_t>(2048, wave_bytes / (columns * static_cast<int64_t>(sizeof(O)))));
+    for (int64_t s = segments.count - 1; s >= 0; --s) waves.add(ranges[s], segments.data[3 * s + 2], cutter);
+    run_in_place(run, waves, columns, out, threads);
 }
 
 template void conv_patches(const ConvSource<float>*, int, StageSize, const float*, KernelShape, const float*, const PatchTable&,

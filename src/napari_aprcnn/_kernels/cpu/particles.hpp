@@ -37,7 +37,8 @@ struct ConvSource {
 
 // Blocks of siblings: which tree rows they are [count], what lies around them on their own level [count][27], children [tree_rows][8]; cubes
 // [cube_count][8] of blocks, or -1 where there is none, and single blocks, which are in no cube. Of every segment its first block, last
-// block + 1, the rows in them, the cubes and the single blocks likewise [segments][7].
+// block + 1, the rows in them, the cubes and the single blocks likewise [segments][7]. cuts [cut_count],
+// ascending: blocks that begin two planes of blocks, from which no row reads further than the two planes before and behind.
 struct PatchTable {
     const int32_t *nodes, *around;
     int64_t count;
@@ -45,11 +46,13 @@ struct PatchTable {
     int64_t cube_count, single_count;
     const int32_t* children;
     const int64_t* ranges;
+    const int64_t* cuts;
+    int64_t cut_count;
 };
 
 // The same with a kernel 3 x 3 x 3 for features of one or two sources, whose channels follow one another. Rows that lie in full
 // blocks or cubes take minimal filtering, a third to an eighth of the products and other roundings. float may come in and bfloat16 go
-// out: then nothing is filtered.
+// out: then nothing is filtered. `out` may be the features of the first source: they are written over, with the same results.
 template <class T, class O>
 void conv_patches(const ConvSource<T>* sources, int source_count, StageSize size, const float* weight, KernelShape kernel,
                   const float* bias, const PatchTable& table, Segments segments, O* out, int threads);
