@@ -123,7 +123,8 @@ class VolumeNetwork:
         Parameters
         ----------
         image : (Z, Y, X) real
-            Any size from 1 up.
+            Any size from 1 up; on particles the longest axis has more than ``2**depth`` voxels (8), that every pooling
+            has a level. `segment` pads smaller ones.
         tree
             Its particles with intensities, where they are there already.
         scale

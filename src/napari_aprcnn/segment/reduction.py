@@ -17,9 +17,10 @@ from napari_aprcnn.segment.volume_masks import resized
 if TYPE_CHECKING:
     from napari_aprcnn.config import AxisMapping
 
-__all__ = ["MOST_EDGE", "Reduction", "measure_reduction"]
+__all__ = ["LOW_PRR", "MOST_EDGE", "Reduction", "measure_reduction"]
 
 MOST_EDGE = 128
+LOW_PRR = 1.5  # noise, or an APR error far below it
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Reduction:
 
     @property
     def words(self) -> str:
-        """PRR and what it was measured on.
+        """PRR, what it was measured on, and a warning where it is hardly above 1.
 
         Examples
         --------
@@ -64,7 +65,10 @@ class Reduction:
         counts = f"PRR {self.prr:.1f}: {self.particles:,} particles for {self.voxels:,} voxels"
         where = "" if self.whole else f"the middle {' x '.join(str(n) for n in self.shape)}"
         when = "the first time point" if self.n_times > 1 else ""
-        return ", measured on ".join(part for part in (counts, " of ".join(filter(None, (where, when)))) if part)
+        words = ", measured on ".join(part for part in (counts, " of ".join(filter(None, (where, when)))) if part)
+        if self.prr >= LOW_PRR:
+            return words
+        return f"{words}; hardly any reduction, so that the run takes the most time and memory: raise the APR error"
 
 
 def measure_reduction(

@@ -35,6 +35,7 @@ __all__ = [
     "prune_candidates",
     "recentre_objects",
     "render_objects",
+    "require_stardist",
     "star_candidates",
     "stardist_instances",
     "suppress_overlaps",
@@ -325,6 +326,17 @@ def render_objects(
     order = np.zeros(n + 1, np.intp)
     order[labels] = drawn
     return labels, candidates.take(order[1:] - 1)
+
+
+def require_stardist() -> None:
+    """Find out whether objects of a StarDist head can be made.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the stardist package is not installed.
+    """
+    _package()
 
 
 def _package() -> tuple[Callable[..., Any], Callable[..., Any]]:

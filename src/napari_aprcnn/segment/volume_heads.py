@@ -115,8 +115,18 @@ def decode_three_class(
     return labels, np.ascontiguousarray(inside, np.float32)
 
 
-def settings_of(head: str, values: dict[str, float]) -> Any:
+def settings_of(head: str, values: dict[str, float], *, outline: float = 0.5) -> Any:
     """Thresholds of a card as settings of its head.
+
+    Parameters
+    ----------
+    head
+        ``"stardist"`` or ``"three_class"``.
+    values
+        Settings by name, as a card holds them.
+    outline
+        As in `VolumeConfig`: the log-odds of it are added to those of the thresholds. StarDist: of objects; three
+        classes: of interiors and of the foreground.
 
     Raises
     ------
@@ -126,4 +136,14 @@ def settings_of(head: str, values: dict[str, float]) -> Any:
     kinds: dict[str, Any] = {"stardist": StarDistSettings, "three_class": ThreeClassSettings}
     if head not in kinds:
         raise ConfigError(f"got settings for a {head} head, expected one of {', '.join(kinds)}")
-    return kinds[head](**values)
+    settings = kinds[head](**values)
+    if outline == 0.5:
+        return settings
+    moved = ("probability_threshold",) if head == "stardist" else ("interior_threshold", "foreground_threshold")
+    return settings.replace(**{name: _moved(getattr(settings, name), outline) for name in moved})
+
+
+def _moved(threshold: float, outline: float) -> float:
+    """Add the log-odds of two probabilities, of which the second is neither 0 nor 1."""
+    yes, no = threshold * outline, (1.0 - threshold) * (1.0 - outline)
+    return yes / (yes + no)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_aprcnn._kernels import compact_labels
 from napari_aprcnn.errors import NotEnoughMemoryError
 from napari_aprcnn.models.volume_config import halo
 from napari_aprcnn.models.volume_inputs import InputScale, input_scale
@@ -18,6 +19,7 @@ from napari_aprcnn.segment.memory import words_bytes
 from napari_aprcnn.segment.scale import Scale
 from napari_aprcnn.segment.sizes import drop_small
 from napari_aprcnn.segment.speeds import speeds
+from napari_aprcnn.segment.stardist import require_stardist
 from napari_aprcnn.segment.store import Store
 from napari_aprcnn.segment.volume_flows import move_outlines
 from napari_aprcnn.segment.volume_heads import decode_stardist, decode_three_class, settings_of
@@ -232,6 +234,8 @@ class VolumeRun:
             As `plan_volume`, and on request.
         """
         net, zoom = self.network.module.config, self.config.volume.zoom
+        if net.head == "stardist":
+            require_stardist()  # not after minutes of network
         plan = plan_volume(
             self.source.shape,
             n_times=self.source.n_times,
@@ -297,9 +301,11 @@ class VolumeRun:
         options, shape = self.config.volume, image.shape
         if options.zoom != 1.0:
             image = resized(image, [max(1, round(n * options.zoom)) for n in shape])
+        seen = image.shape
+        padded = self._padded(image)
         with self.reporter.stage("network"):
             out = self.network.predict(
-                image,
+                padded,
                 scale=scale,
                 relative_error=options.relative_error,
                 particle_stages=options.particle_stages,
@@ -310,21 +316,30 @@ class VolumeRun:
             self._particles += len(out.tree)
         share = plan.seconds / plan.n_tiles
         self.reporter.advance("network", 0.7 * share, done=0, total=plan.n_tiles, what="network is done, masks follow")
-        if plan.n_tiles == 1:
+        if plan.n_tiles == 1 and padded is image:
             self.tree = out.tree
         with self.reporter.stage("masks"):
             if self.network.module.config.head == "flows":
-                found = self._from_flows(out, shape, plan)
+                found = self._from_flows(out, seen, shape, plan)
             else:
-                found = self._from_head(out, image.shape, shape)
+                found = self._from_head(out, padded.shape, seen, shape)
         self.reporter.advance("masks", 0.3 * share, done=0, total=plan.n_tiles, what="masks are done")
         return found
 
+    def _padded(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Give a tiny image as many planes of x as its particles need levels for every pooling; others as they are."""
+        net = self.network.module.config
+        least = 1 if on_voxels(net, self.config.volume) else 2**net.depth + 1
+        if max(image.shape) >= least:
+            return image
+        return np.pad(image, ((0, 0), (0, 0), (0, least - image.shape[2])), mode="edge")
+
     def _from_flows(
-        self, out: VolumeOutput, shape: tuple[int, ...], plan: VolumePlan
+        self, out: VolumeOutput, seen: tuple[int, ...], shape: tuple[int, ...], plan: VolumePlan
     ) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.float32]]:
-        flows = np.ascontiguousarray(np.moveaxis(out.dense[..., :3], -1, 0))
-        probability = np.ascontiguousarray(out.dense[..., 3])
+        dense = out.dense[:, :, : seen[2]]
+        flows = np.ascontiguousarray(np.moveaxis(dense[..., :3], -1, 0))
+        probability = np.ascontiguousarray(dense[..., 3])
         stop = self.reporter.should_cancel
         labels = volume_labels(flows, probability, shape, self.config, threads=self.threads, should_cancel=stop)
         if plan.n_tiles == 1 and self.config.keep_flows:
@@ -336,16 +351,18 @@ class VolumeRun:
         return labels, flows, probability
 
     def _from_head(
-        self, out: VolumeOutput, seen: tuple[int, ...], shape: tuple[int, ...]
+        self, out: VolumeOutput, padded: tuple[int, ...], seen: tuple[int, ...], shape: tuple[int, ...]
     ) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.float32]]:
-        """Labels of the other heads, which have no flows; their thresholds are those of the card."""
+        """Labels of the other heads, which have no flows; an outline of 0.5 is the thresholds of the card."""
         net, card, stop = self.network.module.config, self.network.card, self.reporter.should_cancel
-        settings = settings_of(net.head, card.settings)
-        z, y, x = seen
+        settings = settings_of(net.head, card.settings, outline=self.config.volume.outline)
+        z, y, x = padded
         if net.head == "stardist":
             labels, probability = decode_stardist(out, net, (z, y, x), settings, should_cancel=stop)
         else:
             labels, probability = decode_three_class(out, settings, should_cancel=stop)
+        if tuple(padded) != tuple(seen):
+            labels, probability = compact_labels(labels[:, :, : seen[2]])[0], probability[:, :, : seen[2]]
         if tuple(seen) != tuple(shape):
             labels, probability = nearest(labels, shape), resized(probability, shape)
         labels = move_outlines(labels, self.config.volume.grow_vox)
