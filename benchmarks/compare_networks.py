@@ -252,13 +252,15 @@ def _average(record: Record) -> float:
 def answers(records: Sequence[Record]) -> list[str]:
     """The paper's claims, each with yes or no, from the runs that there are."""
     lines = []
-    for data in sorted({r["data"] for r in records}):
-        runs = {n: [_average(r) for r in records if r["data"] == data and r["network"] == n] for n in NETWORKS}
+    for kind, channels in sorted({(r["data"], r["channels"]) for r in records}):
+        data = f"{kind}, C = {channels}"
+        own = [r for r in records if (r["data"], r["channels"]) == (kind, channels)]
+        runs = {n: [_average(r) for r in own if r["network"] == n] for n in NETWORKS}
         spread = {n: stdev(v) if len(v) > 1 else None for n, v in runs.items()}
         gap = _gap(runs, "apr eta 3", "pixel")
         if gap is not None:
             word = "yes" if gap >= -0.02 else "no"
-            lines.append(f"{data}: particles within 0.02 of pixels on average: {word} ({gap:+.3f})")
+            lines.append(f"{data}: particles at most 0.02 below pixels on average: {word} ({gap:+.3f})")
         one, three = spread["apr eta 1"], spread["apr eta 3"]
         if one is not None and three is not None:
             word = "yes" if three < one else "no"

@@ -3,12 +3,14 @@
     python benchmarks/compare_students.py run TEACHER DATA... --test TEST.zip ... --output runs/students [--steps 2600]
     python benchmarks/compare_students.py run ... --objectives teacher labels both --device cuda --jobs 6 --workers 1
     python benchmarks/compare_students.py run ... --start dilated=TEACHER faster_v3=fastercellpose-v3
+    python benchmarks/compare_students.py shipped fastercellpose-v3 ... --test TEST.zip ...
     python benchmarks/compare_students.py table [--threads 2] [--size 1024]
 
 A run is a network with an objective: what the teacher says, the labels alone on the same patches, or half of each. It
 starts from random weights, or from those that --start names: of the same network, or of one to grow or inherit from.
 `run` adds its scores to the results file and leaves out what is in there, so it goes on where it was stopped; weights,
-cards and the teacher's patches lie in the output folder. `table` also measures every network in a process of its own.
+cards and the teacher's patches lie in the output folder. `shipped` scores models as they are shipped.
+`table` also measures every network in a process of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 from napari_aprcnn.models.configs import NETWORKS
 
 RESULTS = Path(__file__).parent.parent / "docs" / "experiments" / "students.json"
+SHIPPED = "labels, as shipped"
 OBJECTIVES = {"teacher": 0.0, "both": 0.5, "labels": 1.0}
 Record = dict[str, Any]
 
@@ -101,10 +104,7 @@ def _add(path: Path, record: Record) -> None:
     beside.write_text("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
     beside.replace(path)
     first = {name: s["f1"]["0.5"] for name, s in record["scores"].items()}
-    print(
-        f"{record['network']} by {record['objective']}: IoU with the teacher {record['iou']:.3f}, F1 {first}",
-        flush=True,
-    )
+    print(f"{record['network']} by {record['objective']}: IoU with the teacher {record['iou']}, F1 {first}", flush=True)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -129,6 +129,36 @@ def run(options: argparse.Namespace) -> None:
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(_run, options, *one) for one in wanted[1:]]):
             _add(options.results, future.result())
+
+
+def shipped(options: argparse.Namespace) -> None:
+    """Scores of models as they are shipped, trained on labels."""
+    from napari_aprcnn.models.zoo import load_model
+
+    done = {_key(r) for r in _read(options.results)}
+    for name in [options.teacher, *map(str, options.data)]:
+        network = load_model(name).card.architecture
+        if (network, SHIPPED, options.seed, 0) not in done:
+            scores = _scores(name, options.test)
+            _add(options.results, {"network": network, "objective": SHIPPED, "seed": options.seed, "steps": 0,
+                                   "start": "", "iou": None, "scores": scores})  # fmt: skip
+
+
+def accuracy_table(records: Sequence[Record]) -> str:
+    """Markdown: precision and recall at IoU 0.5, TP / (TP + FP + FN) at 0.5 to 0.9."""
+    sets = sorted({name for r in records for name in r["scores"]})
+    what = "precision, recall; accuracy at .5, .6, .7, .8, .9"
+    lines = ["| network | by | steps | " + " | ".join(f"{name}: {what}" for name in sets) + " |",
+             "| --- | --- | ---: |" + " --- |" * len(sets)]  # fmt: skip
+    for r in records:
+        cells = [
+            f"{s['precision']:.3f}, {s['recall']:.3f}; " + ", ".join(f"{a:.3f}" for a in s["accuracy"].values())
+            if s
+            else "-"
+            for s in (r["scores"].get(one) for one in sets)
+        ]
+        lines.append(f"| {r['network']} | {r['objective']} | {r['steps']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def table(records: Sequence[Record], threads: int, size: int) -> str:
@@ -160,14 +190,14 @@ def table(records: Sequence[Record], threads: int, size: int) -> str:
         lines.append(
             f"| {r['network']} | {r['objective']} | {r.get('start', 'random')} | {r['steps']} | {row.parameters:,} "
             f"| {row.macs / 1e9:.1f} | {1000 * took['seconds']:.0f} | {took['peak_bytes'] / 2**20:.0f} "
-            f"| {r['iou']:.3f} | " + " | ".join(cells) + " |"
+            f"| {'-' if r['iou'] is None else format(r['iou'], '.3f')} | " + " | ".join(cells) + " |"
         )  # fmt: skip
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("what", choices=["run", "shipped", "table"])
     parser.add_argument("teacher", nargs="?", help="model or weights file; an official Cellpose checkpoint serves, too")
     parser.add_argument("data", nargs="*", type=Path, help="zips or folders to distil on")
     parser.add_argument("--test", nargs="*", type=Path, default=[])
@@ -194,8 +224,11 @@ def main() -> None:
         if not options.teacher or not options.data:
             parser.error("run needs TEACHER and DATA")
         run(options)
+    elif options.what == "shipped":
+        shipped(options)
     else:
-        print(table(_read(options.results), options.threads, options.size))
+        records = _read(options.results)
+        print(table(records, options.threads, options.size) + "\n\n" + accuracy_table(records))
 
 
 if __name__ == "__main__":

@@ -152,15 +152,18 @@ def card(name="apr-flows", **changes):
 def test_a_shipped_model_is_the_start(viewer, tmp_path):
     def models():
         plane = ModelCard(name="planes", architecture="faster_v3", title="", data="", licence="")
-        return [plane, card("other-head", head="three_class"), card()]
+        return [plane, card(), card("other-head", head="three_class")]
 
     model = make(viewer, tmp_path, models=models, start=None, config=TrainSettings().config)
-    assert [one.name for one in model.models] == ["apr-flows"]
+    assert [one.name for one in model.models] == ["apr-flows", "other-head"]
     assert model.request().initial == "apr-flows"
     assert model.get("network") == card().volume
     assert model.get("learning_rate") == 5e-4
     model.set("epochs", value=7)
+    assert model.choose_start("other-head")
+    assert model.get("network", "head") == "three_class"
     model.choose_start("")
+    assert model.get("network", "head") == "flows"
     assert model.request().initial is None
     assert (model.get("learning_rate"), model.get("epochs")) == (2e-3, 7)  # what was typed stays
     (tmp_path / "a.safetensors").write_bytes(b"")

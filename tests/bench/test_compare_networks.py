@@ -30,10 +30,15 @@ def test_claims_are_answered_from_the_runs(script):
     runs += [record(script, "apr eta 1", s, 0.50 + 0.05 * s) for s in range(3)]
     runs += [record(script, "apr eta 3", s, 0.59 + 0.01 * s) for s in range(3)]
     runs += [record(script, "pixel stardist", 0, 0.7), record(script, "apr stardist", 0, 0.6)]
-    assert script.answers(runs) == [
-        "simulation: particles within 0.02 of pixels on average: yes (+0.000)",
-        "simulation: three filter banks more consistent than one: yes (deviation 0.010 against 0.050)",
-        "simulation: apr stardist without loss against pixels: no (-0.100)",
+    expected = [
+        "simulation, C = 8: particles at most 0.02 below pixels on average: yes (+0.000)",
+        "simulation, C = 8: three filter banks more consistent than one: yes (deviation 0.010 against 0.050)",
+        "simulation, C = 8: apr stardist without loss against pixels: no (-0.100)",
+    ]
+    assert script.answers(runs) == expected
+    wider = [r | {"channels": 16} for r in (record(script, "pixel", 0, 0.8), record(script, "apr eta 3", 0, 0.7))]
+    assert script.answers([*runs, *wider]) == ["simulation, C = 8: " + line.partition(": ")[2] for line in expected] + [
+        "simulation, C = 16: particles at most 0.02 below pixels on average: no (-0.100)"
     ]
     text = script.table(runs)
     assert "| apr eta 1 | 3 | 0.550 ± 0.050 |" in text

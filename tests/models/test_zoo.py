@@ -25,8 +25,11 @@ from napari_aprcnn.errors import (
     WeightsError,
 )
 from napari_aprcnn.models import zoo
-from napari_aprcnn.models.checkpoints import find_architecture
+from napari_aprcnn.models.cards import ModelCard
+from napari_aprcnn.models.checkpoints import find_architecture, sha256_of
 from napari_aprcnn.models.family import FAMILY, CellposeFamily
+from napari_aprcnn.models.volume_config import VolumeNetConfig
+from napari_aprcnn.models.volumes import VolumeNet
 from napari_aprcnn.models.zoo import list_models, load_model, save_model
 
 
@@ -337,6 +340,17 @@ def test_foreign_weights_name_what_differs_first(tmp_path):
     save_file({"linear.weight": torch.zeros(3, 3)}, tmp_path / "b.safetensors")
     with pytest.raises(WeightsError, match=r"not of a network of the family.*and \d+ more"):
         load_model(tmp_path / "b.safetensors", device="cpu")
+
+
+def test_weights_of_another_network_for_volumes_name_what_differs(tmp_path):
+    config = VolumeNetConfig(channels=2, depth=2, in_channels=2)
+    card = ModelCard(name="m", architecture="unet", title="", data="", licence="", volume=config)
+    other = VolumeNet(config.replace(head="stardist", rays=16)).state_dict()
+    save_file(other, tmp_path / "m.safetensors")
+    (tmp_path / "m.json").write_text(card.replace(sha256=sha256_of(tmp_path / "m.safetensors")).to_json())
+    with pytest.raises(WeightsError, match=r"for volumes that the card describes .*head three_class.*head") as told:
+        load_model(tmp_path / "m.safetensors", device="cpu")
+    assert "faster_v3" not in str(told.value)
 
 
 def test_a_header_that_lies_about_the_architecture(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from napari_aprcnn._napari.reader import LayerData, read
 
 __all__ = [
@@ -13,12 +15,19 @@ __all__ = [
     "simulated_cauliflower_3d",
     "simulated_compact_3d",
     "simulated_cystic_3d",
+    "simulated_embryo_3d",
+    "simulated_scattered_3d",
     "stardist_3d",
     "u2os",
 ]
 
-# Seeds whose organoids show their phenotype in the middle plane.
-_SEEDS = {"cystic": 3, "compact": 3, "cauliflower": 3}
+_OTHERS: dict[str, dict[str, Any]] = {
+    "embryo": {"nuclei": (36, 40), "diameter_px": (17, 20)},
+    "scattered": {"nuclei": (140, 140)},
+}
+# Seeds that show in the middle plane what the scene is.
+_TITLES = {"embryo": "Simulated embryo (3D)", "scattered": "Simulated scattered cells (3D)"}
+_SEEDS = {"cystic": 3, "compact": 3, "cauliflower": 3, "embryo": 3, "scattered": 3}
 
 
 def open_sample(name: str) -> list[LayerData]:
@@ -83,20 +92,27 @@ def simulated_cauliflower_3d() -> list[LayerData]:
     return _simulate("cauliflower")
 
 
-def _simulate(phenotype: str) -> list[LayerData]:
+def simulated_embryo_3d() -> list[LayerData]:
+    """Early embryo of large nuclei, simulated, with its labels."""
+    return _simulate("embryo")
+
+
+def simulated_scattered_3d() -> list[LayerData]:
+    """Scattered cells, simulated, with their labels."""
+    return _simulate("scattered")
+
+
+def _simulate(scene: str) -> list[LayerData]:
     from napari_aprcnn.train.simulation import CameraConfig, SimulationConfig, simulate_volume
 
+    values: dict[str, Any] = {"shape": (64, 160, 160), "diameter_px": (12, 15), "z_scale": (0.45, 0.55)}
     config = SimulationConfig(
-        scene=phenotype,
-        shape=(64, 160, 160),
-        diameter_px=(12, 15),
-        z_scale=(0.45, 0.55),
-        extent=(0.8, 0.85),
-        density=(0.8, 1.0),
+        scene=scene,
+        **{**values, "extent": (0.8, 0.85), "density": (0.8, 1.0), **_OTHERS.get(scene, {})},
         camera=CameraConfig(photons=(30, 60), emccd=0, read_noise=(0.02, 0.05), contrast_grey=(300, 600), bits=(16,)),
     )
-    volume = simulate_volume(config, seed=_SEEDS[phenotype])
-    title = f"Simulated organoid (3D), {phenotype}"
+    volume = simulate_volume(config, seed=_SEEDS[scene])
+    title = _TITLES.get(scene, f"Simulated organoid (3D), {scene}")
     options = {
         "scale": list(volume.spacing_um),
         "units": ["micrometer"] * 3,
@@ -106,7 +122,7 @@ def _simulate(phenotype: str) -> list[LayerData]:
             "spacing_um": volume.spacing_um,
             "title": title,
             "licence": "BSD-3-Clause",
-            "source": f"simulated by napari-aprcnn, seed {_SEEDS[phenotype]}",
+            "source": f"simulated by napari-aprcnn, seed {_SEEDS[scene]}",
             "attribution": "",
         },
     }

@@ -80,7 +80,7 @@ class TrainModel:
         settings: TrainSettings | None = None,
     ) -> None:
         self.settings = settings or load_train_settings()
-        self.models = [card for card in models() if card.volume is not None and card.volume.head == "flows"]
+        self.models = [card for card in models() if card.volume is not None]
         self.checkpoint: Checkpoint | None = None
         self._run_problem = ""
         self._closed = False
@@ -146,8 +146,8 @@ class TrainModel:
         network = VolumeNetConfig(head="flows", in_channels=2)
         if start:
             card = self._card(start)
-            if card is None or card.volume is None or card.volume.head != "flows":
-                self._refused(f"{start} is no model for volumes with flows; choose one that this dock has trained")
+            if card is None or card.volume is None:
+                self._refused(f"{start} is no model for volumes; choose one that this dock has trained")
                 self.changed.emit("parameters")
                 return False
             network = card.volume

@@ -177,16 +177,18 @@ def find_architecture(weights: Mapping[str, Tensor]) -> str:
     differences = {name: _differences(weights, _shapes(name)) for name in NETWORKS}
     nearest = min(differences, key=lambda name: len(differences[name]))
     if differences[nearest]:
-        raise _mismatch(nearest, differences[nearest], "the nearest is")
+        raise _mismatch(_FAMILY, f"the nearest is {nearest}", differences[nearest])
     return nearest
 
 
-def _mismatch(architecture: str, differences: list[str], how: str) -> WeightsError:
+_FAMILY = f"a network of the family ({', '.join(NETWORKS)})"
+
+
+def _mismatch(wanted: str, how: str, differences: list[str]) -> WeightsError:
     shown, more = differences[:4], len(differences) - 4
     rest = f"; and {more} more" if more > 0 else ""
     return WeightsError(
-        f"these weights are not of a network of the family ({', '.join(NETWORKS)}); {how} {architecture}, but "
-        f"{'; '.join(shown)}{rest}. Give a file that was trained with one of these networks"
+        f"these weights are not of {wanted}; {how}, but {'; '.join(shown)}{rest}. Give a file that was trained with one"
     )
 
 
@@ -211,7 +213,7 @@ def build_network(architecture: str, weights: Mapping[str, Tensor], *, style: bo
         raise WeightsError(f"the file says architecture {architecture!r}, expected one of {', '.join(NETWORKS)}")
     differences = _differences(weights, _shapes(architecture))
     if differences:
-        raise _mismatch(architecture, differences, "expected")
+        raise _mismatch(_FAMILY, f"expected {architecture}", differences)
     config = NETWORKS[architecture]
     network = CellposeFamily(config if style else config.replace(style=False))
     scalars = {key: torch.tensor([value]) for key, value in _SCALARS.items() if key not in weights}
@@ -231,7 +233,8 @@ def build_volume_network(config: VolumeNetConfig, weights: Mapping[str, Tensor])
         expected = {key: tuple(value.shape) for key, value in VolumeNet(config).state_dict().items()}
     differences = _differences(weights, expected)
     if differences:
-        raise _mismatch(f"the {config.form} network of the card", differences, "expected")
+        what = f"channels {config.channels}, depth {config.depth}, head {config.head}, form {config.form}"
+        raise _mismatch(f"the network for volumes that the card describes ({what})", "its layers differ", differences)
     network = VolumeNet(config)
     network.load_state_dict(weights, strict=True)
     return network.eval()
