@@ -348,7 +348,7 @@ def test_weights_of_another_network_for_volumes_name_what_differs(tmp_path):
     other = VolumeNet(config.replace(head="stardist", rays=16)).state_dict()
     save_file(other, tmp_path / "m.safetensors")
     (tmp_path / "m.json").write_text(card.replace(sha256=sha256_of(tmp_path / "m.safetensors")).to_json())
-    with pytest.raises(WeightsError, match=r"for volumes that the card describes .*head three_class.*head") as told:
+    with pytest.raises(WeightsError, match=r"for volumes that the card describes .*head three_class") as told:
         load_model(tmp_path / "m.safetensors", device="cpu")
     assert "faster_v3" not in str(told.value)
 
