@@ -15,6 +15,7 @@ import numpy as np
 from napari_aprcnn._kernels import instruction_sets
 from napari_aprcnn.bench.fields import disturbed_field, ellipsoids
 from napari_aprcnn.bench.table import BenchTable, Cell
+from napari_aprcnn.bench.worker import run_worker as run_network
 from napari_aprcnn.evaluate.matching import evaluate
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = ["agreement", "run_worker", "table"]
 WORKER = Path(__file__).with_name("mask_worker.py")
 Stats = dict[str, Any]
 MIB = 2**20
+NETWORK, NETWORK_WORKER = "faster_v3", "napari_aprcnn.bench.network_worker"
 
 
 def run_worker(
@@ -109,7 +111,8 @@ def table(*, peer: Path | None = None, threads: int = 2, quick: bool = False) ->
             fields[title] = folder / f"{title}.npz"
             np.savez(fields[title], flows=flows, probability=probability)
             del flows, probability
-        return [_against_peer(fields, shapes, folder, peer, threads), _choices(fields, folder, threads)]
+        beside = _beside_network(fields["2d"], folder, edge_px=shapes["2d"][0][0], threads=threads)
+        return [_against_peer(fields, shapes, folder, peer, threads), beside, _choices(fields, folder, threads)]
 
 
 def _against_peer(
@@ -141,6 +144,18 @@ def _against_peer(
         notes.append("Cellpose not measured: give --peer PYTHON (benchmarks/peer_environment.sh makes one).")
     columns = ("field", "masks by", "objects", "wall s", "CPU s", "peak MiB", "added MiB", "x wall", "x CPU", "IoU")
     return BenchTable(title="Masks from flows", columns=columns, rows=tuple(rows), notes=tuple(notes))
+
+
+def _beside_network(field: Path, folder: Path, *, edge_px: int, threads: int) -> BenchTable:
+    """Masks of a plane beside the network that its flows would come from."""
+    masks = run_worker(sys.executable, "ours", [field], folder / "beside", threads=threads, repeats=5)["fields"]["2d"]
+    order = {"architecture": NETWORK, "way": "fused", "edge_px": edge_px, "threads": threads, "repeats": 5}
+    network = run_network(NETWORK_WORKER, order, threads=threads, keeps=False, timeout_s=600)
+    row = (f"{edge_px}x{edge_px}", masks["n"], masks["wall_s"], network["seconds"])
+    columns = ("field", "objects", "masks s", "network s", "masks / network")
+    notes = (f"{threads} threads, each in a process of its own; the network is {NETWORK} in float32.",)
+    rows = ((*row, masks["wall_s"] / network["seconds"]),)
+    return BenchTable(title="Masks beside the network", columns=columns, rows=rows, notes=notes)
 
 
 def _choices(fields: dict[str, Path], folder: Path, threads: int) -> BenchTable:
