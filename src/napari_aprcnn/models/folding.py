@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_aprcnn._kernels import planes
 from napari_aprcnn.models.layers import Doubled, SeparableConv, SeparableDeconv, StyleUnit, merge_separable_deconv
 
-__all__ = ["Conv", "Norm", "Shuffle", "StyleShift", "affine", "column", "doubled", "fold_projection", "pooled"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Conv",
+    "Norm",
+    "Shuffle",
+    "StyleShift",
+    "affine",
+    "column",
+    "doubled",
+    "fold_projection",
+    "pooled",
+    "without",
+]
 
 TINY_CHANNELS = 4
 """Separable convolutions of so few channels run faster as one dense convolution."""
@@ -48,6 +64,7 @@ class Conv(nn.Module):
         self.merge_tiny = merge_tiny
         self.spread = self.padding = 0
         self.dilation = 1
+        self.filters: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
         depthwise = None
         if isinstance(layer, SeparableConv):
             depthwise, weight, bias = self._separable(layer)
@@ -88,11 +105,88 @@ class Conv(nn.Module):
             return x
         return F.conv2d(x, self.depthwise, None, 1, self.spread, self.dilation, x.shape[1])
 
-    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """Convolve; ``shift`` (co,) is added to the bias."""
+    def prepare_filters(self) -> None:
+        """Take minimal filtering from now on, where it fits: dense 3 x 3, float32, compiled kernels."""
+        plain = self.depthwise is None and self.padding == self.dilation == 1 and self.weight.dtype == torch.float32
+        if plain and planes.can_filter(self.weight.numpy()):
+            self.filters = planes.filter_weights(self.weight.contiguous().numpy(), self.bias.numpy())
+
+    def forward(
+        self,
+        x: Tensor,
+        shift: Tensor | None = None,
+        *,
+        norm: Norm | None = None,
+        norm_shift: Tensor | None = None,
+        add: Tensor | None = None,
+        add_scale: Tensor | None = None,
+        relu: bool = False,
+        drop: tuple[int, int] = (0, 0),
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """Convolve one plane.
+
+        Parameters
+        ----------
+        x : (1, ci, h, w)
+        shift : (co,)
+            Added to the bias.
+        norm, norm_shift
+            Norm and ReLU that come before, with another shift than the norm's where it is given.
+        add, add_scale : (1, co, rows, w), (co,)
+            Added to the result, times the factors.
+        relu
+            Whether a ReLU follows.
+        drop
+            Rows at the top and at the bottom that are left out of the result.
+        out : (1, co, rows, w)
+            Where the result may be written; who gives it looks at what is returned.
+        """
+        if self.filters is not None:
+            return self._filtered(x, shift, norm, norm_shift, add, add_scale, drop, out, relu=relu)
+        if norm is not None:
+            x = norm(x, norm_shift)
         bias = self.bias if shift is None else self.bias + shift
         dilation = self.dilation if self.padding else 1
-        return F.conv2d(self.spatial(x), self.weight, bias, 1, self.padding, dilation)
+        made = without(F.conv2d(self.spatial(x), self.weight, bias, 1, self.padding, dilation), drop)
+        if add is not None:
+            made = made.add_(add) if add_scale is None else made.addcmul_(add, column(add_scale))
+        return made.relu_() if relu else made
+
+    def _filtered(
+        self, x: Tensor, shift: Tensor | None, norm: Norm | None, norm_shift: Tensor | None, add: Tensor | None,
+        add_scale: Tensor | None, drop: tuple[int, int], out: Tensor | None, *, relu: bool,
+    ) -> Tensor:  # fmt: skip
+        filters, bias = cast("tuple[NDArray[np.float32], NDArray[np.float32]]", self.filters)
+        columns = self.weight.shape[0]
+        rows = drop[0], x.shape[2] - drop[1]
+        made = x.new_empty((rows[1] - rows[0], x.shape[3], columns)) if out is None else out[0].permute(1, 2, 0)
+        if shift is not None:
+            bias = bias.copy()
+            bias[:columns] += shift.numpy()
+        factors = None
+        if add_scale is not None:
+            factors = np.zeros_like(bias)
+            factors[:columns] = add_scale.numpy()
+        affine = (
+            None if norm is None else (norm.scale.numpy(), (norm.shift if norm_shift is None else norm_shift).numpy())
+        )
+        more = None if add is None else _plane(add)
+        planes.filter_plane(
+            _plane(x), filters, bias, made.numpy(), norm=affine, add=more, add_scale=factors, relu=relu, rows=rows
+        )
+        return made.permute(2, 0, 1)[None] if out is None else out
+
+
+def without(x: Tensor, drop: tuple[int, int]) -> Tensor:
+    """Leave out rows at the top and at the bottom of (1, C, h, w)."""
+    return x[:, :, drop[0] : x.shape[2] - drop[1]]
+
+
+def _plane(x: Tensor) -> NDArray[np.float32]:
+    """Memory of a plane (1, C, h, w), channels last; a copy only where it is not laid out so."""
+    found: NDArray[np.float32] = x[0].permute(1, 2, 0).contiguous().numpy()
+    return found
 
 
 class Norm(nn.Module):

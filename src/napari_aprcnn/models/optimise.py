@@ -38,6 +38,7 @@ from napari_aprcnn.models.folding import (
     doubled,
     fold_projection,
     pooled,
+    without,
 )
 from napari_aprcnn.models.fused import FusedFamily, can_fuse
 from napari_aprcnn.models.layers import (
@@ -52,8 +53,23 @@ __all__ = ["BandedFamily", "for_inference", "in_bands"]
 
 BAND_BYTES = 1 << 20
 """Size of a band's widest tensor: a few of them fit the second and third level of cache."""
-MIN_ROWS, DENSE_ROWS = 16, 32
+MIN_ROWS, DENSE_ROWS = 16, 64
 """Fewer rows would be mostly halo; dense 3 x 3 weights are reordered at each call, which many rows pay for."""
+
+
+Drop = tuple[int, int]
+"""Rows that a band has more at the top and at the bottom than are wanted."""
+
+
+def _reach(*convs: nn.Module) -> int:
+    """Rows that convolutions, one after the other, see on each side."""
+    return sum(cast("Conv", conv).radius for conv in convs)
+
+
+def _shrink(drop: Drop, ahead: int) -> tuple[Drop, Drop]:
+    """What a convolution leaves out at once, as those behind it see only `ahead` rows further, and what is left."""
+    now = max(0, drop[0] - ahead), max(0, drop[1] - ahead)
+    return now, (drop[0] - now[0], drop[1] - now[1])
 
 
 # --- blocks --------------------------------------------------------------------------------------------------------
@@ -73,16 +89,19 @@ class _Encoder(nn.Module):
             self.norms.append(Norm(first[0]))
             self.firsts.append(Conv(first[2], scale=scale, shift=shift))
             self.seconds.append(Conv(second[2]))
-        self.halo = sum(cast("Conv", conv).radius for conv in (*self.firsts, *self.seconds))
+        self.halo = _reach(*self.firsts, *self.seconds)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, drop: Drop, out: Tensor | None = None) -> Tensor:
         if self.pools:
             x = pooled(x)
+        pairs, ahead = len(self.norms), _reach(*self.firsts, *self.seconds)
         for number, (norm, first, second) in enumerate(zip(self.norms, self.firsts, self.seconds, strict=True)):
-            pair: Tensor = second(first(norm(x)).relu_())
-            if self.proj is not None:
-                pair += self.proj(x) if number == 0 else x
-            x = pair
+            before, drop = _shrink(drop, ahead := ahead - _reach(first))
+            inner = first(x, norm=norm, relu=True, drop=before)
+            after, drop = _shrink(drop, ahead := ahead - _reach(second))
+            outer = without(x, (before[0] + after[0], before[1] + after[1]))
+            added = None if self.proj is None else self.proj(outer) if number == 0 else outer
+            x = second(inner, add=added, drop=after, out=out if number == pairs - 1 else None)
         return x
 
 
@@ -108,24 +127,34 @@ class _ResidualDecoder(nn.Module):
             self.tail = nn.ModuleList(
                 [Norm(styled[1].conv[0]), Conv(styled[1].conv[2], scale=scale), Conv(styled[2].conv[2])]
             )
-        convs = [self.first, self.second, *list(self.tail)[1:]]
-        self.halo = sum(cast("Conv", conv).radius for conv in convs)
+        self.halo = _reach(self.first, self.second, *list(self.tail)[1:])
 
     def style_shifts(self, style: Tensor) -> list[Tensor]:
         return [shift(style) for shift in self.shifts]
 
-    def forward(self, x: Tensor, skip: Tensor, shifts: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor, shifts: list[Tensor], drop: Drop, out: Tensor | None = None) -> Tensor:
         if self.shuffle is not None:
             x = self.shuffle(x)
-        inner, outer = self.norm(x), self.proj(x)
+        outer = self.proj(x)
         if self.doubles:
-            inner, outer = doubled(inner), doubled(outer)
-        inner = self.first(inner, shifts[0]).addcmul_(skip, column(cast("Tensor", self.skip_scale))).relu_()
-        x = self.second(inner).add_(outer)
-        if len(self.tail):
-            norm, first, second = self.tail
-            x = second(first(norm(x, shifts[1]), shifts[2]).relu_()).add_(x)
-        return x
+            x, outer = doubled(x), doubled(outer)
+        scale, ends = cast("Tensor", self.skip_scale), not len(self.tail)
+        behind = [self.second, *list(self.tail)[1:]]
+        before, drop = _shrink(drop, _reach(*behind))
+        inner = self.first(
+            x, shifts[0], norm=self.norm, add=without(skip, before), add_scale=scale, relu=True, drop=before
+        )
+        after, drop = _shrink(drop, _reach(*behind[1:]))
+        added = without(outer, (before[0] + after[0], before[1] + after[1]))
+        x = self.second(inner, add=added, drop=after, out=out if ends else None)
+        if ends:
+            return x
+        norm, first, second = self.tail
+        before, drop = _shrink(drop, _reach(second))
+        inner = first(x, shifts[2], norm=norm, norm_shift=shifts[1], relu=True, drop=before)
+        after, _ = _shrink(drop, 0)
+        added = without(x, (before[0] + after[0], before[1] + after[1]))
+        return cast("Tensor", second(inner, add=added, drop=after, out=out))
 
 
 class _PlainDecoder(nn.Module):
@@ -150,14 +179,16 @@ class _PlainDecoder(nn.Module):
     def style_shifts(self, style: Tensor) -> list[Tensor]:
         return [shift(style) for shift in self.shifts]
 
-    def forward(self, x: Tensor, skip: Tensor, shifts: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor, shifts: list[Tensor], drop: Drop, out: Tensor | None = None) -> Tensor:
         scale = cast("Tensor", self.skip_scale)
         if self.shuffle is None:  # x is the skip: their sum is twice the skip
             inner = torch.addcmul(column(shifts[0]), x, column(2 * scale))
         else:
             inner = self.shuffle(x, shift=shifts[0], add=(skip, scale))
         inner = inner.relu_()
-        return self.conv.spatial(inner) if self.delegated else cast("Tensor", self.conv(inner))
+        if self.delegated:
+            return without(self.conv.spatial(inner), drop)
+        return cast("Tensor", self.conv(inner, drop=drop, out=out))
 
 
 class _Head(nn.Module):
@@ -218,6 +249,9 @@ class BandedFamily(nn.Module):
             if final.ndim == 4:
                 final = final.contiguous(memory_format=torch.channels_last)
             setattr(owner, name.rpartition(".")[2], final)
+        for module in self.modules():
+            if isinstance(module, Conv):
+                module.prepare_filters()
 
     def _rows(self, channels: int, height: int, width: int) -> int:
         """Rows of a band: as many as fit the cache, and two bands at least, whatever the number of threads.
@@ -230,17 +264,23 @@ class BandedFamily(nn.Module):
 
     def _in_bands(
         self,
-        step: Callable[[int, int], Tensor],
+        step: Callable[[int, int, Drop, Tensor], Tensor],
         like: tuple[int, int, int],
         halo: int,
         check: Callable[[], None] | None,
     ) -> Tensor:
-        """Run ``step(low, high)`` on bands of rows, and put the rows that count together: (1, C, H, W)."""
+        """Run ``step(low, high, drop, out)`` on bands of rows, and put the rows that count together: (1, C, H, W).
+
+        A step computes rows low..high without those to drop at both ends, and may write them to ``out``.
+        """
         channels, height, width = like
         result = torch.empty((1, channels, height, width), dtype=self.dtype, memory_format=torch.channels_last)
 
         def task(start: int, stop: int, low: int, high: int) -> None:
-            result[:, :, start:stop] = step(low, high)[:, :, start - low : stop - low]
+            mine = result[:, :, start:stop]
+            made = step(low, high, (start - low, high - stop), mine)
+            if made.data_ptr() != mine.data_ptr():
+                mine.copy_(made)
 
         rows = self._rows(channels, height, width)
         run_all([partial(task, *band) for band in bands(height, rows, halo)], check=check)
@@ -253,8 +293,10 @@ class BandedFamily(nn.Module):
         for encoder, like in zip(self.encoders, sizes, strict=True):
             source, k = (skips[-1], 2) if skips else (x, 1)
 
-            def encode(a: int, b: int, block: nn.Module = encoder, source: Tensor = source, k: int = k) -> Tensor:
-                return cast("Tensor", block(source[:, :, a * k : b * k]))
+            def encode(
+                a: int, b: int, drop: Drop, out: Tensor, block: nn.Module = encoder, source: Tensor = source, k: int = k
+            ) -> Tensor:
+                return cast("Tensor", block(source[:, :, a * k : b * k], drop, out))
 
             skips.append(self._in_bands(encode, like, cast("_Encoder", encoder).halo, check))
         style = style_vector(skips[3])
@@ -265,10 +307,12 @@ class BandedFamily(nn.Module):
             k = 1 if scale == 3 else 2
 
             def decode(
-                a: int, b: int, y: Tensor = y, i: int = scale, k: int = k, shifts: list[Tensor] = shifts
-            ) -> Tensor:
-                out = self.decoders[i](y[:, :, a // k : b // k], skips[i][:, :, a:b], shifts)
-                return cast("Tensor", out if i else self.head(out))
+                a: int, b: int, drop: Drop, out: Tensor, y: Tensor = y, i: int = scale, k: int = k,
+                shifts: list[Tensor] = shifts,
+            ) -> Tensor:  # fmt: skip
+                below, skip = y[:, :, a // k : b // k], skips[i][:, :, a:b]
+                made = self.decoders[i](below, skip, shifts, drop, out if i else None)
+                return cast("Tensor", made if i else self.head(made))
 
             like = (3, *sizes[0][1:]) if scale == 0 else sizes[scale]
             y = self._in_bands(decode, like, decoder.halo, check)

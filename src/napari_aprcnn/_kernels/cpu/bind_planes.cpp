@@ -1,4 +1,10 @@
+#include <nanobind/stl/pair.h>
+
+#include <algorithm>
+
 #include "binding.hpp"
+#include "conv_packed.hpp"
+#include "plane_filters.hpp"
 #include "planes.hpp"
 #include "planes_bf16.hpp"
 
@@ -58,6 +64,48 @@ void check_rows(int64_t first, int64_t last, int64_t height) {
 
 void bind_planes(nb::module_& m) {
     m.def("planes_lanes", [] { return planes_table().lanes; });
+    m.def("plane_weights_size", [](int64_t in, int64_t out) {
+        Blocks blocks;
+        cut_columns(conv_table(), out, blocks);
+        return std::make_pair(36 * in * blocks.padded(), blocks.padded());
+    });
+    m.def("plane_weights", [](const Floats& weight, const Array<float>& out) {
+        if (weight.ndim() != 4 || weight.shape(2) != 3 || weight.shape(3) != 3) throw std::invalid_argument("expected weights [out, in, 3, 3]");
+        const auto columns = static_cast<int64_t>(weight.shape(0)), channels = static_cast<int64_t>(weight.shape(1));
+        Blocks blocks;
+        cut_columns(conv_table(), columns, blocks);
+        same_size(out.size(), 36 * channels * blocks.padded(), "out does not fit the weights");
+        const nb::gil_scoped_release released;
+        const AlignedFloats made = plane_weights(weight.data(), channels, columns, blocks);
+        std::copy_n(made.data(), out.size(), out.data());
+    }, "weight"_a.noconvert(), "out"_a.noconvert());
+    m.def("filter_plane", [](const Floats& x, const Floats& weights, const Floats& bias, nb::object norm, nb::object add, nb::object add_scale,
+                             bool relu, int64_t first, int64_t last, const Array<float>& out) {
+        if (x.ndim() != 3 || out.ndim() != 3) throw std::invalid_argument("expected [y][x][channel]");
+        PlaneFilter work{};
+        work.height = static_cast<int64_t>(x.shape(0)), work.width = static_cast<int64_t>(x.shape(1));
+        work.channels = static_cast<int64_t>(x.shape(2)), work.columns = static_cast<int64_t>(out.shape(2));
+        Blocks blocks;
+        cut_columns(conv_table(), work.columns, blocks);
+        check_rows(first, last, work.height);
+        work.first = first, work.last = last;
+        const int64_t padded = blocks.padded(), pixels = (last - first) * work.width;
+        if (work.channels % 8 != 0) throw std::invalid_argument("channels are no multiple of 8");
+        same_size(weights.size(), 36 * work.channels * padded, "the weights do not fit the channels");
+        same_size(bias.size(), padded, "the bias does not fit the columns");
+        same_size(out.size(), pixels * work.columns, "out does not fit the plane");
+        work.x = x.data(), work.weights = weights.data(), work.bias = bias.data(), work.relu = relu, work.out = out.data();
+        if (!norm.is_none()) {
+            const nb::tuple parts = nb::cast<nb::tuple>(norm);
+            work.scale = floats(parts[0], work.channels, "the norm does not fit the channels");
+            work.shift = floats(parts[1], work.channels, "the norm does not fit the channels");
+        }
+        if (!add.is_none()) work.add = floats(add, pixels * work.columns, "add does not fit the plane");
+        if (!add_scale.is_none()) work.add_scale = floats(add_scale, padded, "add_scale does not fit the columns");
+        const nb::gil_scoped_release released;
+        filter_plane(work, blocks);
+    }, "x"_a.noconvert(), "weights"_a.noconvert(), "bias"_a.noconvert(), "norm"_a.none(), "add"_a.none(), "add_scale"_a.none(), "relu"_a,
+          "first"_a, "last"_a, "out"_a.noconvert());
     m.def("planes_half", [] { return has_bf16_planes() && planes_table().lanes == 16; });
 
     m.def("planes_pair", [](const Floats& x, int source, const Floats& scale, const Floats& shift, const nb::tuple& first,

@@ -89,6 +89,8 @@ struct TileTable {
     void (*widen)(const RowsOf<T>& from, const int32_t* indices, int64_t count, float* to);
 };
 
+struct PlaneFilter;
+
 struct ConvTable {
     const char* name;
     // How `columns` output columns are cut for forward and input.
@@ -98,6 +100,8 @@ struct ConvTable {
                     int64_t columns, int64_t first, int64_t last, float* out);
     TileTable<float> tiles;
     TileTable<uint16_t> half_tiles;
+    // Dense convolution of a plane; `nothing` are zeros, as many as channels.
+    void (*plane)(const PlaneFilter& work, const Blocks& blocks, float* scratch, const float* nothing);
     // grad_features / grad_tree += the transposed product, in the columns of some blocks; nothing else may write to those of what
     // these rows' taps reach.
     void (*input)(const float* grad, int64_t grad_channels, const Taps& taps, const Blocks& blocks, ColumnBlocks which,

@@ -1,0 +1,154 @@
+"""Dense convolutions of planes by minimal filtering: torch's to rounding, whatever the shape and what is fused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from model_helpers import random_weights
+from torch import nn
+
+from napari_aprcnn import _kernels
+from napari_aprcnn._kernels import planes
+from napari_aprcnn._kernels.dispatch import extension
+from napari_aprcnn.models.folding import Conv, Norm
+from napari_aprcnn.models.optimise import in_bands
+
+COMPILED = [name for name in _kernels.instruction_sets() if name != "python"]
+pytestmark = pytest.mark.skipif(extension() is None, reason="no compiled kernels")
+
+SHAPES = [(16, 16, 8, 8), (2, 16, 9, 7), (32, 40, 1, 5), (40, 17, 13, 3), (72, 33, 6, 21), (128, 64, 5, 4)]
+
+
+@pytest.fixture(params=COMPILED)
+def compiled(request):
+    before = _kernels.instruction_set()
+    _kernels.use_kernels(request.param)
+    yield
+    _kernels.use_kernels(before)
+
+
+def layers(channels, columns, *, norm=True):
+    torch.manual_seed(channels + columns)
+    conv, before = nn.Conv2d(channels, columns, 3, padding=1), nn.BatchNorm2d(channels).eval()
+    nn.init.normal_(before.weight)
+    nn.init.normal_(before.bias)
+    before.running_mean.normal_()
+    before.running_var.uniform_(0.5, 2.0)
+    folded, normed = Conv(conv.double()), Norm(before.double())
+    for module in (folded, normed):
+        for name, buffer in list(module.named_buffers()):
+            setattr(module, name, buffer.detach().float())
+    folded.prepare_filters()
+    return folded, normed if norm else None
+
+
+def plane(channels, height, width, seed=0):
+    x = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def expected(conv, x, norm=None, add=None, add_scale=None, *, relu=False, drop=(0, 0)):
+    """In float64, operation by operation."""
+    x = x.double()
+    if norm is not None:
+        x = (x * norm.scale.double()[:, None, None] + norm.shift.double()[:, None, None]).relu()
+    out = F.conv2d(x, conv.weight.double(), conv.bias.double(), padding=1)[:, :, drop[0] : x.shape[2] - drop[1]]
+    if add is not None:
+        out = out + add.double() * (1.0 if add_scale is None else add_scale.double()[:, None, None])
+    return out.relu() if relu else out
+
+
+def close(found, wanted):
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().max() <= 5e-6 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_convolution_is_torchs(compiled, shape):
+    channels, columns, height, width = shape
+    conv, norm = layers(channels, columns)
+    assert conv.filters is not None
+    x = plane(channels, height, width)
+    close(conv(x), expected(conv, x))
+    close(conv(x, norm=norm), expected(conv, x, norm))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_fused_is_what_comes_one_after_the_other(compiled, shape):
+    channels, columns, height, width = shape
+    conv, norm = layers(channels, columns)
+    height += 4
+    x, scale = plane(channels, height, width), torch.randn(columns)
+    for drop in ((0, 0), (1, 0), (0, 3), (2, 1)):
+        add = plane(columns, height - sum(drop), width, 1)
+        close(conv(x, add=add, drop=drop), expected(conv, x, add=add, drop=drop))
+        fused = conv(x, norm=norm, add=add, add_scale=scale, relu=True, drop=drop)
+        close(fused, expected(conv, x, norm, add, scale, relu=True, drop=drop))
+        out = torch.full((height - sum(drop), width, columns), torch.nan).permute(2, 0, 1)[None]
+        again = conv(x, norm=norm, add=add, add_scale=scale, relu=True, drop=drop, out=out)
+        assert again is out
+        assert torch.equal(out, fused)
+
+
+def test_rows_of_a_taller_plane(compiled):
+    """A slab that begins inside a plane lies in memory as the kernel reads it."""
+    conv, _ = layers(32, 32)
+    x = plane(32, 40, 12)
+    slab = x[:, :, 7:21]
+    close(conv(slab), expected(conv, slab))
+
+
+def test_the_shift_of_a_style_is_added(compiled):
+    conv, _ = layers(16, 24)
+    x, shift = plane(16, 8, 8), torch.randn(24)
+    close(conv(x, shift), expected(conv, x) + shift.double()[:, None, None])
+    close(conv(x), expected(conv, x))  # the bias is as it was
+
+
+def test_what_does_not_fit_stays_with_torch():
+    for layer in (
+        nn.Conv2d(16, 16, 3, padding=2, dilation=2),
+        nn.Conv2d(16, 16, 1),
+        nn.Conv2d(16, 8, 3, padding=1),
+        nn.Conv2d(12, 16, 3, padding=1),
+    ):
+        conv = Conv(layer.double())
+        for name, buffer in list(conv.named_buffers()):
+            setattr(conv, name, buffer.detach().float())
+        conv.prepare_filters()
+        assert conv.filters is None
+    conv = Conv(nn.Conv2d(16, 16, 3, padding=1).double())
+    conv.prepare_filters()  # of float64
+    assert conv.filters is None
+
+
+def test_networks_filter_in_float32_alone(compiled):
+    network = random_weights("fastcellpose")
+    filtered = [m for m in in_bands(network).modules() if isinstance(m, Conv) and m.filters is not None]
+    assert len(filtered) == 12  # all but the pointwise output
+    half = in_bands(network, torch.bfloat16)
+    assert all(m.filters is None for m in half.modules() if isinstance(m, Conv))
+
+
+def test_sizes_that_do_not_fit_are_refused(compiled):
+    x, out = np.zeros((6, 5, 16), np.float32), np.zeros((6, 5, 16), np.float32)
+    filters, bias = planes.filter_weights(np.zeros((16, 16, 3, 3), np.float32), np.zeros(16, np.float32))
+    planes.filter_plane(x, filters, bias, out)
+    with pytest.raises(ValueError, match="weights do not fit"):
+        planes.filter_plane(x, filters[:-1].copy(), bias, out)
+    with pytest.raises(ValueError, match="bias does not fit"):
+        planes.filter_plane(x, filters, np.zeros(3, np.float32), out)
+    with pytest.raises(ValueError, match="out does not fit"):
+        planes.filter_plane(x, filters, bias, out[:5].copy())
+    with pytest.raises(ValueError, match="outside the image"):
+        planes.filter_plane(x, filters, bias, out, rows=(2, 7))
+    with pytest.raises(ValueError, match="norm does not fit"):
+        planes.filter_plane(x, filters, bias, out, norm=(bias[:3].copy(), bias[:3].copy()))
+    with pytest.raises(ValueError, match="add does not fit"):
+        planes.filter_plane(x, filters, bias, out, add=out[:2].copy())
+    with pytest.raises(ValueError, match="add_scale does not fit"):
+        planes.filter_plane(x, filters, bias, out, add=out.copy(), add_scale=np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match="multiple of 8"):
+        planes.filter_plane(np.zeros((6, 5, 12), np.float32), filters, bias, out)
