@@ -6,21 +6,16 @@ import json
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from typer.testing import CliRunner
 
 from napari_aprcnn.cli.app import app
-from napari_aprcnn.config import TrainConfig
 from napari_aprcnn.errors import CancelledError, ConfigError, TrainingDataError
-from napari_aprcnn.io.samples import sample_path
 from napari_aprcnn.models.cards import read_card
 from napari_aprcnn.models.configs import FAMILY
 from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.inputs import network_input
 from napari_aprcnn.models.zoo import load_model
-from napari_aprcnn.segment.pipeline import segment
-from napari_aprcnn.train.cross_validate import cross_validate, folds_table
 from napari_aprcnn.train.distil import (
     PatchSampler,
     _Judge,
@@ -32,61 +27,21 @@ from napari_aprcnn.train.distil import (
     turned,
 )
 from napari_aprcnn.train.distil_command import distil
-from napari_aprcnn.train.distil_settings import DistilConfig
+from napari_aprcnn.train.distil_images import read_images
 from napari_aprcnn.train.losses import flow_loss
-from napari_aprcnn.train.teacher import TeacherPatches, read_images
+from napari_aprcnn.train.teacher import TeacherPatches
 
-TEACHER = "fastercellpose-v3"
-
-
-def settings(n_steps=6, views=2, validate_every=3, seed=0, **changes):
-    training = TrainConfig(
-        architecture="faster_v3", n_steps=n_steps, batch_size=2, crop_px=64, learning_rate=1e-3, warmup_steps=1,
-        precision="float32", seed=seed,
-    )  # fmt: skip
-    return DistilConfig(training=training, views=views, validate_every=validate_every, held_out=0.4, **changes)
+from .conftest import TEACHER
+from .conftest import distil_settings as settings
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Quarters of a real image, without labels."""
-    folder = tmp_path_factory.mktemp("bare")
-    plane = tifffile.imread(sample_path("culture"))
-    half = [n // 2 for n in plane.shape]
-    for n, (y, x) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
-        tifffile.imwrite(folder / f"q{n}.tif", plane[y * half[0] :, x * half[1] :][: half[0], : half[1]])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def labelled(images, teacher, tmp_path_factory):
-    """The same with labels, so that no diameter has to be found."""
-    folder = tmp_path_factory.mktemp("labelled")
-    for path in images.glob("*.tif"):
-        plane = tifffile.imread(path)
-        for name, written in (("images", plane), ("labels", segment(plane, model=teacher).labels)):
-            (folder / name).mkdir(exist_ok=True)
-            tifffile.imwrite(folder / name / path.name, written)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def teacher():
-    return load_model(TEACHER, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def patches(images, teacher, tmp_path_factory):
-    return TeacherPatches(read_images([images]), teacher, settings(), folder=tmp_path_factory.mktemp("patches"))
-
-
-def test_images_without_labels_are_read(images):
-    items = read_images([images])
+def test_images_without_labels_are_read(quarters):
+    items = read_images([quarters])
     assert len(items) == 4
     assert not items[0].labels.any()
     assert items[0].diameter_px == 0
     with pytest.raises(TrainingDataError, match="kinds"):
-        read_images([images], kinds=["20x"])
+        read_images([quarters], kinds=["20x"])
 
 
 def test_patches_hold_what_the_teacher_says(patches, teacher):
@@ -98,21 +53,21 @@ def test_patches_hold_what_the_teacher_says(patches, teacher):
     assert patches.entries[3].foreground == pytest.approx((said[2] > 0)[patch[4] > 0].mean(), abs=2e-3)
 
 
-def test_patches_are_made_once(images, teacher, patches, monkeypatch):
+def test_patches_are_made_once(quarters, teacher, patches, monkeypatch):
     monkeypatch.setattr(type(teacher), "predict", lambda *_a, **_k: pytest.fail("the teacher was asked again"))
-    again = TeacherPatches(read_images([images]), teacher, settings(), folder=patches.folder.parent)
+    again = TeacherPatches(read_images([quarters]), teacher, settings(), folder=patches.folder.parent)
     np.testing.assert_array_equal(again.patch(0), patches.patch(0))
 
 
-def test_a_cancelled_teacher_leaves_nothing_half(images, teacher, tmp_path):
+def test_a_cancelled_teacher_leaves_nothing_half(quarters, teacher, tmp_path):
     with pytest.raises(CancelledError, match="kept in"):
-        TeacherPatches(read_images([images]), teacher, settings(), folder=tmp_path, should_cancel=lambda: True)
+        TeacherPatches(read_images([quarters]), teacher, settings(), folder=tmp_path, should_cancel=lambda: True)
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_a_teacher_that_finds_nothing_is_told(images, teacher, tmp_path):
+def test_a_teacher_that_finds_nothing_is_told(quarters, teacher, tmp_path):
     with pytest.raises(TrainingDataError, match="finds nuclei in none of 4 images"):
-        TeacherPatches(read_images([images]), teacher, settings(foreground=0.99), folder=tmp_path)
+        TeacherPatches(read_images([quarters]), teacher, settings(foreground=0.99), folder=tmp_path)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -186,30 +141,30 @@ def test_both_rules_stop(tmp_path):
 
 
 @pytest.mark.parametrize("features", [0.0, 0.1])
-def test_a_distillation_goes_on_and_ends_the_same(labelled, teacher, tmp_path, features):
+def test_a_distillation_goes_on_and_ends_the_same(labelled_quarters, teacher, tmp_path, features):
     config = settings(features=features)
-    whole, _ = distil(teacher, [labelled], output=tmp_path / "a", name="s", config=config)
+    whole, _ = distil(teacher, [labelled_quarters], output=tmp_path / "a", name="s", config=config)
     steps = iter(range(100))
     with pytest.raises(CancelledError, match="step 4"):
         distil(
-            teacher, [labelled], output=tmp_path / "b", name="s", config=config,
+            teacher, [labelled_quarters], output=tmp_path / "b", name="s", config=config,
             should_cancel=lambda: (tmp_path / "b" / "s_run").exists() and next(steps) >= 3,
         )  # fmt: skip
-    resumed, _ = distil(teacher, [labelled], output=tmp_path / "b", name="s", config=config)
+    resumed, _ = distil(teacher, [labelled_quarters], output=tmp_path / "b", name="s", config=config)
     first, second = (load_model(str(path)).module.state_dict() for path in (whole, resumed))
     assert all(torch.equal(first[key], second[key]) for key in first)
     card = read_card(whole.with_suffix(".json"))
     assert card.architecture == "faster_v3"
     assert 0 <= card.metrics["teacher"]["iou"] <= 1
     with pytest.raises(TrainingDataError, match="another configuration"):
-        distil(teacher, [labelled], output=tmp_path / "b", name="s", config=settings(features=features, hard=0.5))
+        distil(teacher, [labelled_quarters], output=tmp_path / "b", name="s", config=config.replace(hard=0.5))
 
 
-def test_a_damaged_checkpoint_is_told(labelled, teacher, tmp_path):
+def test_a_damaged_checkpoint_is_told(labelled_quarters, teacher, tmp_path):
     (tmp_path / "s_run").mkdir()
     (tmp_path / "s_run" / "checkpoint.pt").write_bytes(b"no checkpoint")
     with pytest.raises(TrainingDataError, match="damaged"):
-        distil(teacher, [labelled], output=tmp_path, name="s", config=settings())
+        distil(teacher, [labelled_quarters], output=tmp_path, name="s", config=settings())
 
 
 def test_a_student_learns(patches, tmp_path):
@@ -246,27 +201,16 @@ def test_a_teacher_for_volumes_is_refused():
         teacher_for("apr-unet-nuclei-3d", settings())
 
 
-def test_folds_are_compared_in_a_table(labelled, teacher, tmp_path):
-    told = []
-    found = cross_validate(
-        teacher, [labelled], output=tmp_path, config=settings(), diameters=[25.0], learning_rates=[1e-3, 1e-9],
-        batch_sizes=[2], folds=2, epochs=1, on_fold=lambda fold, part: told.append((fold.learning_rate, part)),
-    )  # fmt: skip
-    assert told == [(1e-3, 0), (1e-3, 1), (1e-9, 0), (1e-9, 1)]
-    assert len(found) == 2
-    assert "| 25 | 0.001 | 2 |" in folds_table(found)
-
-
-def test_the_command(labelled, tmp_path):
-    words = ["distil", TEACHER, "faster_v3", str(labelled), "--name", "mine", "-o", str(tmp_path), "--steps", "2"]
-    words += ["--batch-size", "2", "--patch", "64", "--views", "1", "--validate-every", "2"]
+def test_the_command(labelled_quarters, tmp_path):
+    words = ["distil", TEACHER, "faster_v3", str(labelled_quarters), "--name", "mine", "-o", str(tmp_path)]
+    words += ["--steps", "2", "--batch-size", "2", "--patch", "64", "--views", "1", "--validate-every", "2"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     card = json.loads((tmp_path / "mine.json").read_text())
     assert card["command"].startswith("aprcnn distil fastercellpose-v3 faster_v3")
     assert "--consistency" in card["command"]
     missing = CliRunner().invoke(
-        app, ["distil", TEACHER, "faster_v9", str(labelled), "--name", "x", "-o", str(tmp_path)]
+        app, ["distil", TEACHER, "faster_v9", str(labelled_quarters), "--name", "x", "-o", str(tmp_path)]
     )
     assert missing.exit_code != 0
     assert "faster_v9" in missing.output

@@ -1,8 +1,9 @@
 """Labelled images to train on: archives and folders of image and label TIFFs.
 
 An archive is a zip with ``images/NAME.tif``, ``labels/NAME.tif`` and ``index.json``, a list of objects with at least
-``name`` and optionally ``kind``. A folder holds the same three, or pairs ``NAME.tif`` and ``NAME_masks.tif`` (or
-``NAME_labels.tif``) as annotation tools write them.
+``name`` and optionally ``kind``, ``mag`` (the objective) and ``group`` (images of one specimen, which are never parted
+between training and validation). A folder holds images and labels likewise, or pairs ``NAME.tif`` and
+``NAME_masks.tif`` (or ``NAME_labels.tif``) as annotation tools write them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,14 @@ from napari_aprcnn.segment.flows import flows_from_masks
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LabelledImage", "median_diameter_px", "normalise_percentiles", "read_pairs", "read_training_data"]
+__all__ = [
+    "LabelledImage",
+    "is_of_kind",
+    "median_diameter_px",
+    "normalise_percentiles",
+    "read_pairs",
+    "read_training_data",
+]
 
 Loader = Callable[[], tuple["NDArray[Any]", "NDArray[Any]"]]
 
@@ -48,6 +57,10 @@ class LabelledImage:
         Unit vectors (y, x) towards each nucleus' centre, times 127.
     diameter_px
         Median diameter of the nuclei, in pixels; 0 without nuclei.
+    objective
+        Objective that it was taken with (``40x oil``), as far as the index says.
+    origin
+        Planes of one file, and images of one group of the index, have the same; empty: an image of its own.
     """
 
     name: str
@@ -57,6 +70,28 @@ class LabelledImage:
     labels: NDArray[Any]
     flows: NDArray[np.int8]
     diameter_px: float
+    objective: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One entry of an archive or a folder, as `LabelledImage` has it, not loaded."""
+
+    name: str
+    kind: str
+    objective: str
+    origin: str
+    load: Loader
+
+
+def is_of_kind(item: LabelledImage, words: Sequence[str]) -> bool:
+    """Whether an image's kind holds one of the words, or its objective begins with one or has one in it.
+
+    ``20x`` is the objective ``20x`` and not ``120x``; ``40x`` is ``40x air`` and ``40x oil``; without words, all are.
+    """
+    objective = f" {item.objective}".casefold()
+    return not words or any(word in item.kind or f" {word}".casefold() in objective for word in words)
 
 
 def median_diameter_px(labels: NDArray[Any]) -> float:
@@ -97,10 +132,10 @@ def read_training_data(
         If there is nothing to read, a label image is missing, or shapes differ.
     """
     path = Path(path)
-    pairs = list(read_pairs(path))
+    pairs = list(_pairs(path))
     result: list[LabelledImage] = []
-    for done, (name, kind, load) in enumerate(pairs):
-        image, labels = load()
+    for done, pair in enumerate(pairs):
+        name, (image, labels) = pair.name, pair.load()
         if image.shape != labels.shape or image.ndim not in (2, 3):
             raise TrainingDataError(
                 f"{name}: the image has shape {image.shape}, its labels {labels.shape}; expected equal 2D or 3D shapes"
@@ -108,7 +143,7 @@ def read_training_data(
         planes = (
             [(image, labels)] if image.ndim == 2 else [(i, m) for i, m in zip(image, labels, strict=True) if m.any()]
         )
-        result += [_prepare(name, kind, path.stem, i, m) for i, m in planes]
+        result += [_prepare(pair, path.stem, i, m) for i, m in planes]
         progress(done + 1, len(pairs))
     return result
 
@@ -121,7 +156,11 @@ def read_pairs(path: Path | str) -> Iterator[tuple[str, str, Loader]]:
     TrainingDataError
         If there is nothing to read.
     """
-    path = Path(path)
+    for pair in _pairs(Path(path)):
+        yield pair.name, pair.kind, pair.load
+
+
+def _pairs(path: Path) -> Iterator[_Pair]:
     empty = True
     for pair in _pairs_of_archive(path) if path.suffix == ".zip" else _pairs_of_folder(path):
         empty = False
@@ -132,22 +171,37 @@ def read_pairs(path: Path | str) -> Iterator[tuple[str, str, Loader]]:
         )
 
 
-def _prepare(name: str, kind: str, source: str, image: NDArray[Any], labels: NDArray[Any]) -> LabelledImage:
+def _prepare(pair: _Pair, source: str, image: NDArray[Any], labels: NDArray[Any]) -> LabelledImage:
     if labels.dtype.kind not in "iu":
-        raise TrainingDataError(f"{name}: labels have dtype {labels.dtype}; expected integers, 0 being background")
+        raise TrainingDataError(f"{pair.name}: labels have dtype {labels.dtype}; expected integers, 0 being background")
     flows = flows_from_masks(labels)
     return LabelledImage(
-        name=name,
-        kind=kind,
+        name=pair.name,
+        kind=pair.kind,
         source=source,
         image=normalise_percentiles(image).astype(np.float16),
         labels=labels,
         flows=np.rint(flows * FLOW_UNIT).astype(np.int8),
         diameter_px=median_diameter_px(labels),
+        objective=pair.objective,
+        origin=pair.origin,
     )
 
 
-def _pairs_of_archive(path: Path) -> Iterator[tuple[str, str, Loader]]:
+def _read_tiff(file: Path | io.BytesIO, name: str) -> NDArray[Any]:
+    """Read a plane or a stack; the colours of a pixel would pass for columns."""
+    with tifffile.TiffFile(file) as tif:
+        if not tif.series:
+            raise ValueError("it holds no image")
+        if tif.series[0].axes.endswith("S"):
+            raise TrainingDataError(
+                f"{name} is a colour image of shape {tif.series[0].shape}; expected one channel: save the one with "
+                "the nuclei alone"
+            )
+        return np.asarray(tif.asarray())
+
+
+def _pairs_of_archive(path: Path) -> Iterator[_Pair]:
     try:
         archive = zipfile.ZipFile(path)
         index = json.loads(archive.read("index.json"))
@@ -158,8 +212,8 @@ def _pairs_of_archive(path: Path) -> Iterator[tuple[str, str, Loader]]:
 
     def load(name: str) -> tuple[NDArray[Any], NDArray[Any]]:
         try:
-            blobs = [io.BytesIO(archive.read(f"{part}/{name}.tif")) for part in ("images", "labels")]
-            return tifffile.imread(blobs[0]), tifffile.imread(blobs[1])
+            image, labels = (archive.read(f"{part}/{name}.tif") for part in ("images", "labels"))
+            return _read_tiff(io.BytesIO(image), f"image {name}"), _read_tiff(io.BytesIO(labels), f"labels {name}")
         except (KeyError, tifffile.TiffFileError, ValueError) as error:
             raise TrainingDataError(f"{path}: cannot read the pair {name!r} ({error})") from error
 
@@ -168,16 +222,18 @@ def _pairs_of_archive(path: Path) -> Iterator[tuple[str, str, Loader]]:
         name = str(item["name"])
         if f"images/{name}.tif" not in members and f"labels/{name}.tif" in members:
             continue  # labels alone, as some archives hold them for other uses
-        yield name, str(item.get("kind", "")), lambda name=name: load(name)  # type: ignore[misc]
+        origin = f"{path.resolve()}: {'group ' + str(item['group']) if 'group' in item else name}"
+        kind, objective = str(item.get("kind", "")), str(item.get("mag", ""))
+        yield _Pair(name, kind, objective, origin, partial(load, name))
 
 
-def _pairs_of_folder(path: Path) -> Iterator[tuple[str, str, Loader]]:
+def _pairs_of_folder(path: Path) -> Iterator[_Pair]:
     if not path.is_dir():
         raise TrainingDataError(f"{path} is neither a folder nor a zip; expected training data")
 
     def load(image: Path, labels: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         try:
-            return tifffile.imread(image), tifffile.imread(labels)
+            return _read_tiff(image, image.name), _read_tiff(labels, labels.name)
         except (OSError, tifffile.TiffFileError, ValueError) as error:
             raise TrainingDataError(f"cannot read the pair {image.name}, {labels.name} ({error})") from error
 
@@ -192,4 +248,4 @@ def _pairs_of_folder(path: Path) -> Iterator[tuple[str, str, Loader]]:
         found = [(m.with_name(m.stem.rsplit("_", 1)[0] + m.suffix), m) for m in masks]
         found = [(image, mask) for image, mask in found if image.exists()]
     for image, mask in found:
-        yield image.stem, "", lambda image=image, mask=mask: load(image, mask)  # type: ignore[misc]
+        yield _Pair(image.stem, "", "", str(image.resolve()), partial(load, image, mask))

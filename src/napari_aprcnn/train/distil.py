@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from napari_aprcnn.models.inputs import network_input
 from napari_aprcnn.models.network import Network
 from napari_aprcnn.models.zoo import load_model
 from napari_aprcnn.train.augment import degrade
+from napari_aprcnn.train.checkpoint import CHECKPOINT, facts_of, loaded, undamaged
 from napari_aprcnn.train.fit import TrainStep, Watch, fit
 from napari_aprcnn.train.losses import flow_loss
 from napari_aprcnn.train.teacher import FEATURE_POOL, TeacherPatches
@@ -34,6 +36,7 @@ __all__ = ["FeatureObjective", "PatchSampler", "distil_on", "foreground_iou", "s
 
 VALIDATION = "validation.csv"
 BEST = "best.pt"
+_REMEDY = f"remove it and {CHECKPOINT} beside it to train afresh"
 
 
 class PatchSampler:
@@ -148,19 +151,22 @@ class FeatureObjective(nn.Module):
 def split(patches: TeacherPatches, *, parts: int, part: int, seed: int) -> tuple[list[int], list[int]]:
     """Numbers of the patches to train on and to look at: every `parts`-th image, none in both.
 
+    Planes of one file, and images that an index has in one group, count as one image.
+
     Raises
     ------
     TrainingDataError
         If there are too few images.
     """
-    images = sorted({entry.image for entry in patches.entries})
-    order = np.random.default_rng(seed).permutation(len(images))
-    held = {images[int(i)] for i in order[part::parts]}
-    train = [n for n, entry in enumerate(patches.entries) if entry.image not in held]
-    looked_at = [n for n, entry in enumerate(patches.entries) if entry.image in held]
+    groups = sorted({entry.group for entry in patches.entries})
+    order = np.random.default_rng(seed).permutation(len(groups))
+    held = {groups[int(i)] for i in order[part::parts]}
+    train = [n for n, entry in enumerate(patches.entries) if entry.group not in held]
+    looked_at = [n for n, entry in enumerate(patches.entries) if entry.group in held]
     if not train or not looked_at:
         raise TrainingDataError(
-            f"got {len(images)} images with nuclei; expected at least 2, one to learn from and one to look at"
+            f"got {len(groups)} images with nuclei, planes of one file counted as one (they are too alike to learn from"
+            f" some and look at others); expected at least {max(2, part + 1)}: give more files, or fewer folds"
         )
     return train, looked_at
 
@@ -184,13 +190,17 @@ def foreground_iou(
 
 
 class _Judge:
-    """Keeps the best network and says when to stop; knows what an interrupted training had seen."""
+    """Keeps the best network and says when to stop; knows what an interrupted training had seen.
+
+    Raises `TrainingDataError` if the record of that is damaged.
+    """
 
     def __init__(self, folder: Path, config: DistilConfig, iou: Callable[[CellposeFamily], float]) -> None:
         self.folder, self.config, self.iou = folder, config, iou
         self.seen: list[tuple[int, float]] = []
-        if (folder / VALIDATION).exists():
-            with (folder / VALIDATION).open(newline="", encoding="utf-8") as handle:
+        path = folder / VALIDATION
+        if path.exists() and (folder / CHECKPOINT).exists():  # without one the training starts afresh
+            with undamaged(path, _REMEDY), path.open(newline="", encoding="utf-8") as handle:
                 self.seen = [(int(row["step"]), float(row["iou"])) for row in csv.DictReader(handle)]
 
     def look(self, step: int, module: CellposeFamily) -> bool:
@@ -204,7 +214,8 @@ class _Judge:
         with part.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
             writer.writerow(["step", "iou"])
-            writer.writerows((step, f"{iou:.6f}") for step, iou in self.seen)
+            # Every digit, or a resumed training would judge otherwise.
+            writer.writerows((step, repr(iou)) for step, iou in self.seen)
         part.replace(self.folder / VALIDATION)
         return self.ends()
 
@@ -268,7 +279,7 @@ def distil_on(
     Raises
     ------
     TrainingDataError
-        If the folder holds another training's checkpoint, or a damaged one.
+        If the folder holds the checkpoint of another training, teacher or start, or something damaged.
     ConfigError
         If the student is no network of the family.
     CancelledError
@@ -294,18 +305,31 @@ def distil_on(
         initial=initial,
         objective=FeatureObjective(config.features, width, teacher_width),
         watch=Watch(every, look),
-        key=config.model_dump_json() + patches.folder.name,
+        key={
+            **facts_of(config, without="training"),
+            **patches.facts,
+            "patches looked at": hashlib.sha256(repr((list(train), list(looked_at))).encode()).hexdigest()[:16],
+        },
         device=device,
         workers=workers,
         progress=progress,
         should_cancel=should_cancel,
     )
-    if (run_dir / BEST).exists():
-        module.load_state_dict(torch.load(run_dir / BEST, weights_only=True))
+    best = run_dir / BEST
+    if best.exists():
+        state = loaded(best, _REMEDY)
+        with undamaged(best, _REMEDY):
+            module.load_state_dict(state)
     return module, judge.best
 
 
-def teacher_for(teacher: Network | VolumeNetwork | str | Path, config: DistilConfig, *, device: str = "cpu") -> Network:
+def teacher_for(
+    teacher: Network | VolumeNetwork | str | Path,
+    config: DistilConfig,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Network:
     """Load a teacher, and refuse one whose outputs the student does not have.
 
     Raises
@@ -313,7 +337,7 @@ def teacher_for(teacher: Network | VolumeNetwork | str | Path, config: DistilCon
     ConfigError
         If it is a network for volumes.
     """
-    network = load_model(teacher, device=device) if isinstance(teacher, str | Path) else teacher
+    network = load_model(teacher, device=device, threads=threads) if isinstance(teacher, str | Path) else teacher
     if not isinstance(network, Network):
         raise ConfigError(
             f"the teacher {network.name!r} is a network for volumes, the student "

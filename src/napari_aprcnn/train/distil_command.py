@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,15 +13,33 @@ import torch
 import typer
 
 from napari_aprcnn.config import TrainConfig
+from napari_aprcnn.models.network import using_threads
 from napari_aprcnn.models.zoo import ModelCard, save_model
 from napari_aprcnn.train.distil import distil_on, split, teacher_for
-from napari_aprcnn.train.distil_options import PATCHES, Data, Kinds, Output, Student, Teacher, Views
+from napari_aprcnn.train.distil_images import read_images
+from napari_aprcnn.train.distil_options import (  # typer reads the annotations while it runs
+    PATCHES,
+    Channel,
+    Data,
+    Device,
+    Foreground,
+    Jitter,
+    Kinds,
+    Output,
+    Start,
+    Student,
+    Teacher,
+    Threads,
+    Views,
+    WeightDecay,
+    Workers,
+)
 from napari_aprcnn.train.distil_settings import DistilConfig
 from napari_aprcnn.train.fit import TrainStep
 from napari_aprcnn.train.score import Score, score_archive
 from napari_aprcnn.train.signals import stop_on_signals
 from napari_aprcnn.train.starts import first_state
-from napari_aprcnn.train.teacher import TeacherPatches, read_images
+from napari_aprcnn.train.teacher import TeacherPatches
 
 if TYPE_CHECKING:
     from napari_aprcnn.models.network import Network
@@ -39,6 +57,7 @@ def distil(
     name: str,
     config: DistilConfig,
     kinds: Sequence[str] = (),
+    channel: int | None = None,
     initial: Path | str | None = None,
     test: Sequence[Path | str] = (),
     title: str = "",
@@ -69,7 +88,9 @@ def distil(
     config
         The distillation.
     kinds
-        Only images of kinds that hold one of these words: a model for one objective.
+        Only images of kinds or objectives that hold one of these words: a model for one objective.
+    channel
+        Of images without labels that have several, from 0.
     initial
         Weights to start from, as `train` takes them; ``None``: random (Kaiming).
     test
@@ -95,17 +116,14 @@ def distil(
     ConfigError
         If teacher and student put out different things.
     TrainingDataError
-        If there is nothing to learn from, the teacher finds nothing, or a checkpoint is another's.
+        If there is nothing to learn from, the teacher finds nothing, or a checkpoint is damaged or another's.
     CancelledError
         If `should_cancel` said yes; the same call goes on.
     """
     output = Path(output)
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        network = teacher_for(teacher, config, device=device)
-        images = read_images(data, kinds=kinds)
+    with using_threads(threads or torch.get_num_threads()):
+        network = teacher_for(teacher, config, device=device, threads=threads)
+        images = read_images(data, kinds=kinds, channel=channel)
         patches = TeacherPatches(
             images, network, config, folder=output / PATCHES, progress=on_patches, should_cancel=should_cancel
         )
@@ -126,8 +144,6 @@ def distil(
             on_look=on_look,
             should_cancel=should_cancel,
         )
-    finally:
-        torch.set_num_threads(before)
     training = config.training
     metrics: dict[str, dict[str, float]] = {"teacher": {"iou": round(iou, 4)}}
     card = ModelCard(
@@ -166,28 +182,36 @@ def distil_command(
     steps: Annotated[int, typer.Option(help="Steps, at most.")] = _DEFAULT.training.n_steps,
     batch_size: Annotated[int, typer.Option(help="Patches in a step.")] = _DEFAULT.training.batch_size,
     patch: Annotated[int, typer.Option(help="Edge of a patch, px.")] = _DEFAULT.training.crop_px,
-    learning_rate: Annotated[float, typer.Option(help="Highest rate of AdamW.")] = _DEFAULT.training.learning_rate,
+    learning_rate: Annotated[float, typer.Option(help="Highest rate.")] = _DEFAULT.training.learning_rate,
+    weight_decay: WeightDecay = _DEFAULT.training.weight_decay,
     diameter: Annotated[
         float, typer.Option(help="Diameter nuclei are brought to, px.")
     ] = _DEFAULT.training.diameter_px,
     views: Views = _DEFAULT.views,
+    scale_jitter: Jitter = _DEFAULT.scale_jitter,
+    foreground: Foreground = _DEFAULT.foreground,
     consistency: Annotated[bool, typer.Option(help="The student sees degraded patches.")] = _DEFAULT.consistency,
     hard: Annotated[float, typer.Option(help="Weight of labels against the teacher, 0..1.")] = _DEFAULT.hard,
     features: Annotated[float, typer.Option(help="Weight of the teacher's features.")] = _DEFAULT.features,
+    held_out: Annotated[float, typer.Option(help="Share of the images that is looked at, 0..1.")] = _DEFAULT.held_out,
     validate_every: Annotated[
         int, typer.Option(help="Steps between two looks; 0: after every pass.")
     ] = _DEFAULT.validate_every,
+    max_drop: Annotated[float, typer.Option(help="Stop when the IoU is so far below the best.")] = _DEFAULT.max_drop,
+    patience: Annotated[int, typer.Option(help="Looks of standstill before it stops; 0: never.")] = _DEFAULT.patience,
+    standstill: Annotated[float, typer.Option(help="Smaller changes are a standstill.")] = _DEFAULT.standstill,
     kind: Kinds = None,
+    channel: Channel = None,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = _DEFAULT.training.precision,
     seed: Annotated[int, typer.Option(help="Seed of initialisation and patches.")] = 0,
-    start: Annotated[str | None, typer.Option("--from", help="Model or weights file to start from.")] = None,
+    start: Start = None,
     test: Annotated[list[Path] | None, typer.Option(help="Zip or folder to score on afterwards.")] = None,
     title: Annotated[str, typer.Option(help="One line for the card.")] = "",
     data_words: Annotated[str, typer.Option("--data", help="What the card says of the data.")] = "",
     licence: Annotated[str, typer.Option(help="What the card says of the licence.")] = "",
-    threads: Annotated[int | None, typer.Option(help="Threads; default: all.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, auto.")] = "cpu",
-    workers: Annotated[int, typer.Option(help="Processes that prepare batches; 0: a thread.", min=0)] = 0,
+    threads: Threads = None,
+    device: Device = "cpu",
+    workers: Workers = 0,
 ) -> None:
     """Distil a large network into a small one; no labels are needed.
 
@@ -199,6 +223,7 @@ def distil_command(
         batch_size=batch_size,
         crop_px=patch,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
         diameter_px=diameter,
         precision=precision,
         seed=seed,
@@ -206,10 +231,16 @@ def distil_command(
     config = DistilConfig(
         training=training,
         views=views,
+        scale_jitter=scale_jitter,
+        foreground=foreground,
         consistency=consistency,
         hard=hard,
         features=features,
+        held_out=held_out,
         validate_every=validate_every,
+        max_drop=max_drop,
+        patience=patience,
+        standstill=standstill,
     )
     with stop_on_signals() as stop:
         path, scores = distil(
@@ -219,12 +250,13 @@ def distil_command(
             name=name,
             config=config,
             kinds=kind or (),
+            channel=channel,
             initial=start,
             test=test or [],
             title=title,
             data_words=data_words,
             licence=licence,
-            command=_repeat(teacher, student, data, name, config, kind or (), start),
+            command=_repeat(teacher, student, data, name, config, kind or (), {"channel": channel, "from": start}),
             threads=threads,
             device=device,
             workers=workers,
@@ -245,27 +277,33 @@ def _repeat(
     name: str,
     config: DistilConfig,
     kinds: Sequence[str],
-    start: str | None,
+    given: Mapping[str, object],
 ) -> str:
     """The command that repeats a distillation, every parameter that decides the weights spelled out."""
     training = config.training
-    options = {
+    options: dict[str, object] = {
         "name": name,
         "output": ".",
         "steps": training.n_steps,
         "batch-size": training.batch_size,
         "patch": training.crop_px,
         "learning-rate": training.learning_rate,
+        "weight-decay": training.weight_decay,
         "diameter": training.diameter_px,
         "views": config.views,
+        "scale-jitter": config.scale_jitter,
+        "foreground": config.foreground,
         "hard": config.hard,
         "features": config.features,
+        "held-out": config.held_out,
         "validate-every": config.validate_every,
+        "max-drop": config.max_drop,
+        "patience": config.patience,
+        "standstill": config.standstill,
         "precision": training.precision,
         "seed": training.seed,
     }
-    if start is not None:
-        options["from"] = start
+    options |= {key: value for key, value in given.items() if value is not None}
     words = [str(o) for key, value in options.items() for o in (f"--{key}", value)]
     words += ["--consistency" if config.consistency else "--no-consistency"]
     words += [o for kind in kinds for o in ("--kind", kind)]

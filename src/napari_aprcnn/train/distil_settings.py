@@ -16,8 +16,9 @@ class DistilConfig(Frozen):
     Attributes
     ----------
     training
-        Architecture of the student, steps, batches, rate, patch edge (``crop_px``), diameter, seed. The thesis: Adam,
-        1e-3, batches of 8, patches of 256 px, 25 px. Shares of simulated scenes are not looked at.
+        Architecture of the student, steps, batches, rate, patch edge (``crop_px``), diameter, seed. The thesis: Adam
+        (``weight_decay`` 0), 1e-3, batches of 8, patches of 256 px, 25 px. Shares of simulated scenes are not looked
+        at.
     views
         Patches of each image, turned and mirrored at random.
     scale_jitter
@@ -33,7 +34,7 @@ class DistilConfig(Frozen):
         Weight of the squared error of the coarsest features, brought to the teacher's width by a 1 x 1 convolution
         that is trained beside and thrown away. 0: responses only.
     held_out
-        Share of the images on which the IoU with the teacher is looked at.
+        Share of the images on which the IoU with the teacher is looked at; planes of one file count as one image.
     validate_every
         Steps between two looks; 0: after every pass over the patches.
     max_drop

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-import pickle
 import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,15 +17,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from napari_aprcnn.config import TrainConfig
-from napari_aprcnn.errors import CancelledError, TrainingDataError
+from napari_aprcnn.errors import CancelledError
 from napari_aprcnn.models.devices import resolve_device
 from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.inputs import network_input
+from napari_aprcnn.train.checkpoint import START, RunState, facts_of, weights_digest
 from napari_aprcnn.train.losses import flow_loss
 
 __all__ = ["LabelObjective", "Sampler", "TrainStep", "Watch", "fit", "learning_rate"]
 
-CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
 
 
@@ -112,10 +111,6 @@ class _Average:
         for name in self.followed.keys() - set(moving):
             self.state[name].copy_(self.followed[name])
 
-    def load(self, state: dict[str, torch.Tensor]) -> None:
-        for name, value in self.state.items():
-            value.copy_(state[name])
-
 
 class _Numbered(Dataset[Any]):
     """The batches of a sampler by their number."""
@@ -185,7 +180,7 @@ def fit(
     initial: dict[str, torch.Tensor] | None = None,
     objective: torch.nn.Module | None = None,
     watch: Watch | None = None,
-    key: str = "",
+    key: Mapping[str, str] | None = None,
     device: str = "cpu",
     workers: int = 0,
     checkpoint_seconds: float = 120.0,
@@ -202,8 +197,8 @@ def fit(
     config
         The training.
     run_dir
-        Folder of the checkpoint and the log; if it holds a checkpoint of the same configuration, the training goes on
-        from there and ends as if it had never stopped.
+        Folder of the checkpoint and the log; if it holds a checkpoint of the same configuration and start, the training
+        goes on from there and ends as if it had never stopped.
     initial
         State to start from instead of random weights.
     objective
@@ -211,7 +206,7 @@ def fit(
     watch
         A look at the network now and then, which may end the training.
     key
-        Whatever else must be the same for a checkpoint to be gone on from.
+        Whatever else must be the same for a checkpoint to be gone on from, as text by name.
     device
         As `resolve_device` takes it. A training may go on on another device, without the same bits.
     workers
@@ -231,7 +226,7 @@ def fit(
     Raises
     ------
     TrainingDataError
-        If the folder holds a checkpoint of another configuration.
+        If the folder holds a checkpoint of another configuration or start, or a damaged one.
     DeviceError
         If the device cannot be used.
     CancelledError
@@ -249,7 +244,8 @@ def fit(
     parameters = [p for part in (module, objective) for p in part.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     average = _Average(module, config.ema_decay)
-    run = _Run(run_dir, config, module, objective, optimiser, average, key)
+    facts = {**facts_of(config), START: weights_digest(initial), **(key or {})}
+    run = RunState(run_dir, config, module, objective, optimiser, average.state, facts)
     start = run.resume()
     module.train()
     window: list[torch.Tensor] = []
@@ -317,60 +313,6 @@ def _moved(target: Any, device: torch.device) -> Any:
     if isinstance(target, torch.Tensor):
         return target.to(device)
     return type(target)(_moved(part, device) for part in target) if isinstance(target, tuple | list) else target
-
-
-@dataclass
-class _Run:
-    """What a checkpoint holds."""
-
-    folder: Path
-    config: TrainConfig
-    module: CellposeFamily
-    objective: torch.nn.Module
-    optimiser: torch.optim.Optimizer
-    average: _Average
-    key: str
-
-    def averaged(self) -> CellposeFamily:
-        """A network of the averaged weights, in evaluation mode."""
-        module = CellposeFamily(self.config.architecture)
-        module.load_state_dict(self.average.state)
-        return module.eval()
-
-    def save(self, step: int, *, ended: bool) -> None:
-        state = {
-            "config": self.config.model_dump_json() + self.key,
-            "step": step,
-            "ended": ended,
-            "module": self.module.state_dict(),
-            "objective": self.objective.state_dict(),
-            "average": self.average.state,
-            "optimiser": self.optimiser.state_dict(),
-        }
-        beside = self.folder / (CHECKPOINT + ".part")
-        torch.save(state, beside)
-        beside.replace(self.folder / CHECKPOINT)
-
-    def resume(self) -> int:
-        """Steps that are done."""
-        path = self.folder / CHECKPOINT
-        if not path.exists():
-            return 0
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            said = state["config"]
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise TrainingDataError(f"the checkpoint {path} is damaged ({error}); remove it to start afresh") from error
-        if said != self.config.model_dump_json() + self.key:
-            raise TrainingDataError(
-                f"{path} belongs to another configuration; give another folder, or remove the checkpoint to start "
-                "afresh"
-            )
-        self.module.load_state_dict(state["module"])
-        self.objective.load_state_dict(state.get("objective", {}))
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.average.load(state["average"])
-        return self.config.n_steps if state.get("ended") else int(state["step"])
 
 
 def _log(path: Path, report: TrainStep) -> None:

@@ -5,6 +5,7 @@ FasterCellpose thesis, section 3.4: offline, response-based distillation. Nobody
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -15,28 +16,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tifffile
 import torch
+import torch.nn.functional as F
 
 from napari_aprcnn.errors import CancelledError, TrainingDataError
-from napari_aprcnn.io.atomic import make_folder
+from napari_aprcnn.io.atomic import beside, make_folder, write_text
 from napari_aprcnn.models.inputs import network_input
 from napari_aprcnn.segment.pipeline import segment
-from napari_aprcnn.train.data import FLOW_UNIT, LabelledImage, normalise_percentiles, read_training_data
+from napari_aprcnn.train.checkpoint import undamaged, weights_digest
+from napari_aprcnn.train.data import FLOW_UNIT, LabelledImage
 from napari_aprcnn.train.losses import FLOW_SCALE
 from napari_aprcnn.train.sampling import warp
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_aprcnn.config import TrainConfig
     from napari_aprcnn.models.network import Network
     from napari_aprcnn.train.distil_settings import DistilConfig
 
-__all__ = ["PatchEntry", "TeacherPatches", "read_images"]
+__all__ = ["PatchEntry", "TeacherPatches"]
 
 _log = logging.getLogger(__name__)
 
 _CHUNK = 16  # images of one file
+_EDGE_STEP = 16  # the coarsest scale is an eighth of the patch, and features are pooled by 2
 _CHANNELS = 8  # image, teacher's flow y, flow x, logit, weight, label's flow y, flow x, inside
 FEATURE_POOL = 2
 """Features of the coarsest scale are kept averaged over squares of this edge."""
@@ -54,80 +58,23 @@ class PatchEntry:
         Number of its image in the set, source and kind of that.
     foreground
         Share of its pixels that the teacher takes for nuclei.
+    group
+        Number of the first image of the same file: planes of a volume are alike, and never parted.
     """
 
     image: int
     source: str
     kind: str
     foreground: float
-
-
-def read_images(paths: Sequence[Path | str], *, kinds: Sequence[str] = ()) -> list[LabelledImage]:
-    """Read images to distil on: archives and folders of pairs, or folders of images without labels.
-
-    Parameters
-    ----------
-    paths
-        As `train.data` describes them; a folder without a single label is read as images alone, planes of 3D images
-        each for itself.
-    kinds
-        Only images whose kind holds one of these words (``20x``), for a model of one objective.
-
-    Returns
-    -------
-    list of LabelledImage
-        Images without labels have none of them, and a diameter of 0.
-
-    Raises
-    ------
-    TrainingDataError
-        If there is nothing to read, or nothing of these kinds.
-    """
-    images: list[LabelledImage] = []
-    for path in paths:
-        images += _unlabelled(Path(path)) if _is_bare(Path(path)) else read_training_data(path)
-    chosen = [item for item in images if not kinds or any(word in item.kind for word in kinds)]
-    if not chosen:
-        there = sorted({item.kind for item in images})
-        raise TrainingDataError(f"got no image of the kinds {list(kinds)}; there are {there[:20]}")
-    return chosen
-
-
-def _is_bare(path: Path) -> bool:
-    if not path.is_dir() or (path / "labels").is_dir():
-        return False
-    return not any(p.stem.endswith(("_masks", "_labels")) for p in path.glob("*.tif*"))
-
-
-def _unlabelled(folder: Path) -> list[LabelledImage]:
-    found: list[LabelledImage] = []
-    for path in sorted((folder / "images" if (folder / "images").is_dir() else folder).glob("*.tif*")):
-        try:
-            image = tifffile.imread(path)
-        except (OSError, tifffile.TiffFileError, ValueError) as error:
-            raise TrainingDataError(f"cannot read {path} ({error}); expected a TIFF") from error
-        if image.ndim not in (2, 3):
-            raise TrainingDataError(f"{path} has shape {image.shape}; expected (H, W) or (Z, H, W)")
-        found += [_bare(path.stem, folder.stem, plane) for plane in (image[None] if image.ndim == 2 else image)]
-    if not found:
-        raise TrainingDataError(f"{folder} holds no TIFF; expected images")
-    return found
-
-
-def _bare(name: str, source: str, plane: NDArray[Any]) -> LabelledImage:
-    return LabelledImage(
-        name=name,
-        kind="",
-        source=source,
-        image=normalise_percentiles(plane).astype(np.float16),
-        labels=np.zeros(plane.shape, np.uint16),
-        flows=np.zeros((2, *plane.shape), np.int8),
-        diameter_px=0.0,
-    )
+    group: int
 
 
 class TeacherPatches:
     """Patches of images with a teacher's outputs, in files that are read as they are needed.
+
+    The student's patches have nuclei of the student's diameter. A teacher of another diameter is shown the same piece
+    of the image at its own, and what it says is interpolated to the student's pixels; flows keep their lengths, being
+    directions.
 
     Parameters
     ----------
@@ -138,7 +85,8 @@ class TeacherPatches:
     config
         Size, number and scale of the patches, and what else is kept.
     folder
-        Where they are kept; those of another teacher, other images or another configuration lie beside.
+        Where they are kept; those of another teacher, other images or labels, or another configuration lie beside.
+        Files that are damaged are made again.
     progress
         Told the images done and in all.
     should_cancel
@@ -148,6 +96,8 @@ class TeacherPatches:
     ----------
     entries : list of PatchEntry
         One for each patch.
+    facts : dict of str to str
+        What they follow from: digests of the teacher's weights and of the images and labels, and the settings.
 
     Raises
     ------
@@ -168,18 +118,22 @@ class TeacherPatches:
         should_cancel: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config = config
-        self.folder = make_folder(Path(folder) / _digest(images, teacher, config))
+        self.facts = _facts(images, teacher, config)
+        name = hashlib.sha256(json.dumps(self.facts).encode()).hexdigest()[:16]
+        self.folder = make_folder(Path(folder) / name)
         self.entries: list[PatchEntry] = []
         self._places: list[tuple[int, int]] = []
         self._files: dict[tuple[int, str], NDArray[np.float16]] = {}
         run = _runner(teacher, features=config.features > 0)
+        first_of: dict[str, int] = {}
+        groups = [first_of.setdefault(item.origin or f"{n}", n) for n, item in enumerate(images)]
         for chunk, first in enumerate(range(0, len(images), _CHUNK)):
             numbers = range(first, min(first + _CHUNK, len(images)))
-            if not self._path(chunk, "json").exists():
-                self._make(chunk, numbers, images, teacher, run, should_cancel)
-            made = json.loads(self._path(chunk, "json").read_text(encoding="utf-8"))
-            self._places += [(chunk, row) for row in range(len(made))]
-            self.entries += [PatchEntry(**entry) for entry in made]
+            found = self._found(chunk, numbers)
+            if found is None:
+                found = self._make(chunk, numbers, images, teacher, run, should_cancel)
+            self._places += [(chunk, row) for row in range(len(found))]
+            self.entries += [PatchEntry(n, images[n].source, images[n].kind, share, groups[n]) for n, share in found]
             progress(numbers[-1] + 1, len(images))
         if not self.entries:
             raise TrainingDataError(
@@ -202,8 +156,37 @@ class TeacherPatches:
 
     def _array(self, chunk: int, kind: str) -> NDArray[np.float16]:
         if (chunk, kind) not in self._files:
-            self._files[chunk, kind] = np.load(self._path(chunk, kind), mmap_mode="r", allow_pickle=False)
+            path = self._path(chunk, kind)
+            with undamaged(path, "give the command again: it is made again"):
+                self._files[chunk, kind] = np.load(path, mmap_mode="r", allow_pickle=False)
         return self._files[chunk, kind]
+
+    def _found(self, chunk: int, numbers: Sequence[int]) -> list[tuple[int, float]] | None:
+        """Images and shares of foreground of the patches of a chunk on disk; ``None`` if it is missing or damaged."""
+        path = self._path(chunk, "json")
+        if not path.exists():
+            return None
+        try:
+            with undamaged(path, "it is made again"):
+                found = [(int(n), float(share)) for n, share in json.loads(path.read_text(encoding="utf-8"))]
+                if not all(n in numbers for n, _ in found):
+                    raise ValueError(f"it names images beside {numbers[0]} to {numbers[-1]}")
+            edge = self.config.training.crop_px
+            self._check(chunk, "npy", (len(found), _CHANNELS, edge, edge))
+            if found and self.config.features > 0:
+                self._check(chunk, "features.npy", (len(found), None, edge // _EDGE_STEP, edge // _EDGE_STEP))
+        except TrainingDataError as error:
+            _log.warning("%s", error)
+            return None
+        return found
+
+    def _check(self, chunk: int, kind: str, expected: tuple[int | None, ...]) -> None:
+        path = self._path(chunk, kind)
+        with undamaged(path, "it is made again"):
+            array = np.load(path, mmap_mode="r" if expected[0] else None, allow_pickle=False)
+            same = [n in (None, have) for n, have in zip(expected, array.shape, strict=True)]
+            if array.dtype != np.float16 or not all(same):
+                raise ValueError(f"got {array.dtype} of shape {array.shape}, expected float16 of {expected}")
 
     def _path(self, chunk: int, kind: str) -> Path:
         return self.folder / f"{chunk:05d}.{kind}"
@@ -216,44 +199,74 @@ class TeacherPatches:
         teacher: Network,
         run: Teacher,
         should_cancel: Callable[[], bool],
-    ) -> None:
+    ) -> list[tuple[int, float]]:
         patches, features, entries = [], [], []
         for number in numbers:
             if should_cancel():
                 raise CancelledError(f"cancelled; {chunk * _CHUNK} images are done and kept in {self.folder}")
             item = images[number]
-            for patch in _views(item, number, teacher, self.config):
-                output, seen = run(patch[0])
+            for patch, shown in _views(item, number, teacher, self.config):
+                output, seen = run(shown)
+                output = _resampled(output, patch.shape[-1])
                 foreground = float((output[2] > 0)[patch[4] > 0].mean()) if patch[4].any() else 0.0
                 if foreground < self.config.foreground:
                     continue
                 patch[1:3], patch[3] = output[:2] / FLOW_SCALE, np.clip(output[2], -30, 30)
                 patches.append(patch.astype(np.float16))
-                entries.append(PatchEntry(number, item.source, item.kind, round(foreground, 4)).__dict__)
+                entries.append((number, round(foreground, 4)))
                 if seen is not None:
-                    features.append(seen.astype(np.float16))
+                    features.append(_resampled(seen, patch.shape[-1] // _EDGE_STEP).astype(np.float16))
         edge = self.config.training.crop_px
         _store(self._path(chunk, "npy"), np.stack(patches) if patches else np.zeros((0, _CHANNELS, edge, edge)))
         if features:
             _store(self._path(chunk, "features.npy"), np.stack(features))
-        part = self._path(chunk, "json.part")  # last: it says that the others are whole
-        part.write_text(json.dumps(entries), encoding="utf-8")
-        part.replace(self._path(chunk, "json"))
+        # Last: it says that the others are whole.
+        write_text(json.dumps(entries), self._path(chunk, "json"), overwrite=True)
+        return entries
 
 
-def _views(item: LabelledImage, number: int, teacher: Network, config: DistilConfig) -> Iterator[NDArray[np.float32]]:
-    """Patches of one image, turned and scaled about the diameter; a pure function of the seed and its number."""
+def _views(
+    item: LabelledImage, number: int, teacher: Network, config: DistilConfig
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Patches of one image, turned and scaled about the diameter, and each as the teacher sees it, at its own scale.
+
+    A pure function of the seed and the image's number.
+    """
     diameter = item.diameter_px or _found_diameter(item, teacher)
     if diameter <= 0:
         return
+    edge, shown_edge = config.training.crop_px, _teacher_edge(teacher, config.training)
     for view in range(config.views):
         rng = np.random.default_rng((config.training.seed, number, view))
         scale = config.training.diameter_px / diameter * 2 ** rng.uniform(-config.scale_jitter, config.scale_jitter)
-        image, target, outside_is_zero = warp(item, rng, scale, config.training.crop_px)
+        again = copy.deepcopy(rng)
+        image, target, outside_is_zero = warp(item, rng, scale, edge)
         patch = np.zeros((_CHANNELS, *image.shape), np.float32)
         patch[0] = image * target[3] if outside_is_zero else image
         patch[4], patch[5:8] = target[3], target[:3]
-        yield patch
+        if shown_edge == edge:
+            yield patch, patch[0]
+            continue
+        # The same numbers are drawn, so the same piece of the image is cut.
+        image, target, _ = warp(item, again, scale * shown_edge / edge, shown_edge)
+        yield patch, image * target[3] if outside_is_zero else image
+
+
+def _teacher_edge(teacher: Network, training: TrainConfig) -> int:
+    """Edge of a patch at the teacher's diameter, to a multiple of 16."""
+    ratio = teacher.card.diameter_px / training.diameter_px
+    return max(_EDGE_STEP, round(training.crop_px * ratio / _EDGE_STEP) * _EDGE_STEP)
+
+
+def _resampled(planes: NDArray[np.float32], edge: int) -> NDArray[np.float32]:
+    """Bring (C, h, h) planes to (C, edge, edge); values stay what they are."""
+    if planes.shape[-1] == edge:
+        return planes
+    out = F.interpolate(
+        torch.from_numpy(planes)[None], (edge, edge), mode="bilinear", align_corners=False,
+        antialias=planes.shape[-1] > edge,
+    )  # fmt: skip
+    return np.asarray(out[0].numpy(), np.float32)
 
 
 def _found_diameter(item: LabelledImage, teacher: Network) -> float:
@@ -280,21 +293,32 @@ def _runner(teacher: Network, *, features: bool) -> Teacher:
     return run
 
 
-def _digest(images: Sequence[LabelledImage], teacher: Network, config: DistilConfig) -> str:
-    training = config.training
-    facts: list[Any] = [
-        teacher.sha256 or teacher.name,
-        training.crop_px, training.diameter_px, training.seed, config.views, config.scale_jitter, config.foreground,
-        config.features > 0, FLOW_UNIT,
-        [(item.source, item.name, item.image.shape) for item in images],
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+def _facts(images: Sequence[LabelledImage], teacher: Network, config: DistilConfig) -> dict[str, str]:
+    training, card = config.training, teacher.card
+    weights = f"{weights_digest(teacher.module.state_dict())} {teacher.precision}"
+    return {
+        "teacher": f"{weights} {card.diameter_px:g} px {card.second_channel} {teacher.module.config.style}",
+        "images": _content(images),
+        "patches": (
+            f"{training.crop_px} px, diameter {training.diameter_px!r}, seed {training.seed}, {config.views} views, "
+            f"jitter {config.scale_jitter!r}, foreground {config.foreground!r}, features {config.features > 0}, "
+            f"flows in {FLOW_UNIT}"
+        ),
+    }
+
+
+def _content(images: Sequence[LabelledImage]) -> str:
+    """Digest of pixels and labels, of which the flows follow."""
+    digest = hashlib.sha256()
+    for item in images:
+        digest.update(f"{item.image.shape} {item.image.dtype} {item.labels.dtype} {item.diameter_px!r};".encode())
+        digest.update(np.ascontiguousarray(item.image).data)
+        digest.update(np.ascontiguousarray(item.labels).data)
+    return digest.hexdigest()[:16]
 
 
 def _store(path: Path, array: NDArray[Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as handle:
+    with beside(path, overwrite=True) as part, part.open("wb") as handle:
         np.save(handle, array.astype(np.float16), allow_pickle=False)
         handle.flush()
         os.fsync(handle.fileno())
-    part.replace(path)
