@@ -12,7 +12,10 @@ What is done, all of it exact but for rounding:
 - Each block runs on bands of rows that fit the cache. Only the style needs the whole image: it lies between encoder
   and decoder. A band is computed with as many rows around it as its convolutions see, which are then dropped.
 
-See `docs/decisions/0004-inference-in-bands.md`. Separable networks run in kernels of our own instead (`models.fused`).
+- Dense 3 x 3 convolutions of float32 take minimal filtering in a kernel of our own, with the norm before them and the sum
+  and ReLU behind them in the same pass; rows that no later convolution sees are not computed.
+
+See `docs/decisions/0004-inference-in-bands.md` and `0018-dense-planes.md`. Separable networks run in kernels of our own instead (`models.fused`).
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ __all__ = ["BandedFamily", "for_inference", "in_bands"]
 BAND_BYTES = 1 << 20
 """Size of a band's widest tensor: a few of them fit the second and third level of cache."""
 MIN_ROWS, DENSE_ROWS = 16, 64
-"""Fewer rows would be mostly halo; dense 3 x 3 weights are reordered at each call, which many rows pay for."""
+"""Fewer rows would be mostly halo; dense 3 x 3 weights go through the cache at each call, which many rows pay for."""
 
 
 Drop = tuple[int, int]

@@ -67,15 +67,15 @@ COSTS = {
     "faster_wide": Cost(152, 0.09e-6),
     "faster_v2": Cost(268, 0.16e-6),
     "faster_v1": Cost(324, 0.22e-6),
-    "fastcellpose": Cost(220, 0.45e-6),
+    "fastcellpose": Cost(220, 0.28e-6),
     "compressed_dsc": Cost(536, 0.65e-6),
     "cellpose_dsc": Cost(648, 1.1e-6),
-    "compressed": Cost(640, 2.5e-6),
-    "upsample": Cost(640, 3.3e-6),
-    "dilated": Cost(640, 3.3e-6),
-    "cellpose": Cost(640, 4.2e-6),
+    "compressed": Cost(640, 1.5e-6),
+    "upsample": Cost(640, 1.7e-6),
+    "dilated": Cost(640, 1.9e-6),
+    "cellpose": Cost(640, 1.8e-6),
 }
-WIDE_S_PER_PX = 2e-6
+WIDE_S_PER_PX = 1.2e-6
 _MEASURED: dict[str, float] = {}
 
 
