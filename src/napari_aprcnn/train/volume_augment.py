@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_aprcnn.errors import MissingDependencyError
+from napari_aprcnn.models.network import using_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,12 +25,16 @@ __all__ = ["augment", "turn"]
 
 
 def turn(image: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator) -> Pair:
-    """Flip along any axis and turn by 90 degrees in the plane: voxels may be longer along z."""
+    """Flip along any axis and turn by 90 degrees in the plane: voxels may be longer along z.
+
+    Planes that are longer along y or x are flipped alone: crops of one image have one shape.
+    """
     for axis in range(3):
         if rng.random() < 0.5:
             image, labels = np.flip(image, axis), np.flip(labels, axis)
     quarter = int(rng.integers(4))
-    image, labels = (np.rot90(a, quarter, axes=(1, 2)) for a in (image, labels))
+    if image.shape[1] == image.shape[2]:
+        image, labels = (np.rot90(a, quarter, axes=(1, 2)) for a in (image, labels))
     return np.ascontiguousarray(image), np.ascontiguousarray(labels)
 
 
@@ -61,7 +66,8 @@ def augment(
     part = window(labels, config.crop, rng)
     image, labels = np.asarray(image[part], np.float32), labels[part]
     if config.rescale > 1 or config.elastic > 0:
-        image, labels = _deform(image, labels, rng, config)
+        with using_threads(1):  # as in worker processes: with more the sums of a filter are others in the last bits
+            image, labels = _deform(image, labels, rng, config)
     image, labels = turn(image, labels, rng)
     low, high = np.percentile(image, [1, 99.8])
     contrast = max(float(high - low), 1e-6)

@@ -22,9 +22,11 @@ from napari_aprcnn.models.zoo import load_model, save_model
 from napari_aprcnn.train.reports import EpochReport, StepReport
 from napari_aprcnn.train.signals import stop_on_signals
 from napari_aprcnn.train.simulation import SimulationConfig, read_simulation, simulate_volume
+from napari_aprcnn.train.volume_checks import check_place
 from napari_aprcnn.train.volume_fit import fit_volumes
 from napari_aprcnn.train.volume_settings import VolumeTrainConfig
 from napari_aprcnn.train.volume_sources import read_volumes
+from napari_aprcnn.train.volume_tune import can_tune, tuned_settings
 
 __all__ = ["train_volumes", "train_volumes_command"]
 
@@ -58,13 +60,14 @@ def train_volumes(
     ----------
     output
         Folder of the result; ``output/NAME_run`` keeps checkpoints, logs and simulated volumes, from which an
-        interrupted training goes on when it is called again.
+        interrupted training goes on when it is called again. A model of that name that it has not made is not replaced.
     name
         Name of the model and of its files.
     config
         The training.
     labelled, validation
-        Archives or folders of labelled images (see `train.data`) to train on, and to look at after every epoch.
+        Archives or folders of labelled images (see `train.data`) to train on, and to look at after every epoch. On the
+        latter the thresholds of StarDist and three classes are chosen in the end, and written into the card.
     simulation
         Of simulated volumes, which take turns where there are several; by default `SimulationConfig` of a shape a
         little larger than the crops.
@@ -86,14 +89,21 @@ def train_volumes(
 
     Raises
     ------
+    OutputError
+        If a model of that name is there, and no run that it came from.
     TrainingDataError
-        If data or checkpoint cannot be used.
+        If data or checkpoint cannot be used, or the checkpoint is of another training.
     ConfigError
-        If the head cannot be trained by this function, or the network to start from is one for planes.
+        If the network to start from is one for planes, or there is `patience` and no validation.
+    MissingDependencyError
+        If thresholds are to be chosen and the stardist package is not there.
     CancelledError
         If `should_cancel` said yes.
     """
     output = Path(output)
+    path, run_dir = output / f"{name}.safetensors", output / f"{name}_run"
+    check_place(path, run_dir)
+    tunes = len(validation) > 0 and can_tune(config.network.head)
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     start = None
@@ -103,24 +113,6 @@ def train_volumes(
         if start is None:
             raise ConfigError(f"{initial} is a network for planes; give one for volumes to start from")
     simulation = simulation or SimulationConfig(shape=_larger(config.crop))
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        net = fit_volumes(
-            config,
-            run_dir=output / f"{name}_run",
-            labelled=read_volumes(labelled),
-            validation=read_volumes(validation),
-            simulation=simulation,
-            initial=start,
-            accelerator=accelerator,
-            progress=progress,
-            on_step=on_step,
-            should_cancel=should_cancel,
-        )
-    finally:
-        torch.set_num_threads(before)
     low, high = config.relative_error
     card = ModelCard(
         name=name,
@@ -134,7 +126,30 @@ def train_volumes(
         relative_error=round((low * high) ** 0.5, 3),
         date=date.today().isoformat(),
     )
-    path = output / f"{name}.safetensors"
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        looked_at = read_volumes(validation)
+        net = fit_volumes(
+            config,
+            run_dir=run_dir,
+            labelled=read_volumes(labelled),
+            validation=looked_at,
+            simulation=simulation,
+            initial=start,
+            accelerator=accelerator,
+            progress=progress,
+            on_step=on_step,
+            should_cancel=should_cancel,
+        )
+        if tunes:
+            settings = tuned_settings(
+                net, card, looked_at, device=accelerator, threads=threads, should_cancel=should_cancel
+            )
+            card = card.replace(settings=settings)
+    finally:
+        torch.set_num_threads(before)
     save_model(net, path, card)
     return path
 
@@ -151,7 +166,9 @@ def train_volumes_command(
     name: Annotated[str, typer.Option("--name", help="Name of the model and of its files.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the result and of its checkpoints.")],
     labelled: Annotated[list[Path] | None, typer.Argument(help="Zips or folders of images and labels.")] = None,
-    validation: Annotated[list[Path] | None, typer.Option(help="Zip or folder to look at after every epoch.")] = None,
+    validation: Annotated[
+        list[Path] | None, typer.Option(help="Zip or folder to look at after every epoch. Repeatable.")
+    ] = None,
     simulated: Annotated[float, typer.Option(help="Share of simulated crops, 0..1.")] = _DEFAULT.simulated,
     simulated_volumes: Annotated[int, typer.Option(help="Volumes that are simulated.")] = _DEFAULT.simulated_volumes,
     outline: Annotated[float, typer.Option(help="Share of its peak at which a simulated nucleus ends.")] = 0.25,
@@ -178,7 +195,7 @@ def train_volumes_command(
     crop: Annotated[tuple[int, int, int], typer.Option(help="Voxels along z, y, x.")] = _DEFAULT.crop,
     learning_rate: Annotated[float, typer.Option(help="Highest rate of AdamW.")] = _DEFAULT.learning_rate,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = _DEFAULT.precision,
-    patience: Annotated[int, typer.Option(help="Epochs without a better validation; 0: train to the end.")] = 0,
+    patience: Annotated[int, typer.Option(help="Epochs without a better --validation; 0: train to the end.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
     start: Annotated[str | None, typer.Option("--from", help="Model or weights file to start from.")] = None,
     title: Annotated[str, typer.Option(help="One line for the card.")] = "",
@@ -191,6 +208,7 @@ def train_volumes_command(
     """Train a network for volumes on simulated nuclei, on labelled images, or on both.
 
     An interrupted training (Ctrl-C, a kill) goes on from its last epoch when the same command is given again.
+    With --validation, the thresholds of StarDist and three classes are chosen on it.
     """
     paths = labelled or []
     network = VolumeNetConfig(
@@ -235,7 +253,7 @@ def train_volumes_command(
             title=title,
             data_words=data_words,
             licence=licence,
-            command=_repeat(paths, name, config, form, plain, simulations or [], start),
+            command=_repeat(paths, validation or [], name, config, form, plain, simulations or [], start),
             threads=threads,
             accelerator=device,
             progress=lambda report: _tell(report, config.network.head),
@@ -277,6 +295,7 @@ def _fastest(
 
 def _repeat(
     paths: Sequence[Path],
+    validation: Sequence[Path],
     name: str,
     config: VolumeTrainConfig,
     form: str,
@@ -284,7 +303,7 @@ def _repeat(
     simulations: Sequence[str],
     start: str | None,
 ) -> str:
-    """The command that repeats a training, every parameter that decides the weights spelled out."""
+    """The command that repeats a training, every parameter that decides weights and thresholds spelled out."""
     options: dict[str, Any] = {
         "name": name,
         "output": ".",
@@ -302,12 +321,14 @@ def _repeat(
         "outline-common": plain.outline_common,
         "learning-rate": config.learning_rate,
         "precision": config.precision,
+        "patience": config.patience,
         "seed": config.seed,
     }
     if start is not None:
         options["from"] = start
     words = [str(o) for key, value in options.items() for o in (f"--{key}", value)]
     words += [o for word in simulations for o in ("--simulation", word if word == MIXED else Path(word).name)]
+    words += [o for path in validation for o in ("--validation", path.name)]
     words += ["--crop", *(str(n) for n in config.crop)]
     if config.network.head == "stardist":
         words += ["--ray-spacing", *(f"{n:g}" for n in config.network.ray_spacing)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 import sys
 import time
 from collections import deque
@@ -13,19 +12,23 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from napari_aprcnn.errors import CancelledError, TrainingDataError, TrainingError
+from napari_aprcnn.errors import CancelledError, TrainingError
 from napari_aprcnn.models.volumes import VolumeNet, share_weights
 from napari_aprcnn.nn import ParticleTensor, Reconstruct
 from napari_aprcnn.train.reports import EpochReport, StepReport
 from napari_aprcnn.train.simulation import SimulationConfig
+from napari_aprcnn.train.volume_checkpoint import NOTE, mark_of_weights, note_of, read_resumed
+from napari_aprcnn.train.volume_checks import check_training
 from napari_aprcnn.train.volume_crops import Crop, VolumeCrops
 from napari_aprcnn.train.volume_heads import head_loss, voxel_targets
-from napari_aprcnn.train.volume_request import LAST, lasting, note_checkpoint
+from napari_aprcnn.train.volume_identity import Identity, mark_of_images, mark_of_simulations
+from napari_aprcnn.train.volume_metrics import add_metrics, begin_metrics
+from napari_aprcnn.train.volume_request import LAST, note_checkpoint
 from napari_aprcnn.train.volume_settings import VolumeTrainConfig
 from napari_aprcnn.train.volume_sources import LabelledVolume, SimulatedVolumes
 
@@ -78,7 +81,7 @@ class VolumeTask(lightning.LightningModule):
         crops: Dataset[Crop] | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.crops = config, crops
+        self.config, self.crops, self.identity = config, crops, Identity(config, {})
         self.sources = (simulated, list(labelled))
         self.validation = list(validation)
         torch.manual_seed(config.seed)
@@ -114,6 +117,15 @@ class VolumeTask(lightning.LightningModule):
     # --- steps ----------------------------------------------------------------------------------------------
     def losses(self, net: VolumeNet, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
         """Two parts of the loss of a batch (see `head_loss`), means over its crops."""
+        alike: dict[Any, list[Crop]] = {}
+        for crop in crops:
+            # Particles of any images make a batch, grids only those of one shape: that of images below the crop's.
+            on_grids = net.config.form != "apr" or self.config.loss_on == "voxels"
+            alike.setdefault(crop.labels.shape if on_grids else None, []).append(crop)
+        found = [pair for part in alike.values() for pair in self._losses(net, part)]
+        return torch.stack([f for f, _ in found]).mean(), torch.stack([p for _, p in found]).mean()
+
+    def _losses(self, net: VolumeNet, crops: Sequence[Crop]) -> list[tuple[Tensor, Tensor]]:
         values = [crop.features.to(self.device) for crop in crops]
         x = ParticleTensor.from_trees([crop.tree for crop in crops], values, device=self.device)
         if net.config.hybrid == 0:
@@ -123,19 +135,18 @@ class VolumeTask(lightning.LightningModule):
             return self._of_voxels(out, crops)
         if self.config.loss_on == "voxels":
             return self._of_voxels(Reconstruct()(out), crops)
-        found = [
+        return [
             head_loss(net.config, out.item(i), crop.targets.to(self.device), crop.weights.to(self.device))
             for i, crop in enumerate(crops)
         ]
-        return torch.stack([f for f, _ in found]).mean(), torch.stack([p for _, p in found]).mean()
 
-    def _of_voxels(self, out: Tensor, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+    def _of_voxels(self, out: Tensor, crops: Sequence[Crop]) -> list[tuple[Tensor, Tensor]]:
         found = []
         for image, crop in zip(out, crops, strict=True):
             rows = image.permute(1, 2, 3, 0).reshape(-1, image.shape[0])
             target, weight = voxel_targets(self.config.network, crop.labels)
             found.append(head_loss(self.config.network, rows, target.to(self.device), weight.to(self.device)))
-        return torch.stack([f for f, _ in found]).mean(), torch.stack([p for _, p in found]).mean()
+        return found
 
     def training_step(self, batch: list[Crop], _index: int) -> Tensor:
         """Loss of one step."""
@@ -152,8 +163,10 @@ class VolumeTask(lightning.LightningModule):
         self.log("validation_loss", flow + probability, on_epoch=True, batch_size=len(batch))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the configuration."""
-        checkpoint["aprcnn"] = self.config.model_dump_json()
+        """Note what the training is, and how far it has come."""
+        patience = self.trainer.early_stopping_callback
+        waited = 0 if patience is None else patience.wait_count
+        checkpoint[NOTE] = note_of(self.identity, self.current_epoch + 1, waited)
 
     def configure_optimizers(self) -> Any:
         """AdamW; a linear rise, then a cosine."""
@@ -179,8 +192,21 @@ class VolumeTask(lightning.LightningModule):
             kept[name].copy_(values[name])
 
 
-class _Watch(Callback):
-    """Tells of steps and epochs, writes a checkpoint after every epoch, and stops when asked to."""
+class _Patience(EarlyStopping):
+    """Stops without a better validation; how long it waits may change when a training goes on."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__("validation_loss", patience=epochs, check_finite=False)  # what is no number is no better
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+
+class _Watch(Checkpoint):
+    """Tells of steps and epochs, writes a checkpoint after every epoch, and stops when asked to.
+
+    Lightning calls a `Checkpoint` after all others: what is saved holds what they have counted.
+    """
 
     def __init__(
         self,
@@ -234,18 +260,18 @@ class _Watch(Callback):
         beside.replace(self.run_dir / LAST)
         note_checkpoint(self.run_dir, trainer.current_epoch + 1, task.config)
         pace = (time.monotonic() - self.started) / task.config.steps_per_epoch
-        self.progress(
-            EpochReport(
-                epoch=trainer.current_epoch + 1,
-                epochs=task.config.epochs,
-                loss=seen["loss"],
-                flow_loss=seen["flow_loss"],
-                probability_loss=seen["probability_loss"],
-                validation_loss=seen.get("validation_loss"),
-                seconds_per_step=pace,
-                seconds_left=pace * task.config.steps_per_epoch * (task.config.epochs - trainer.current_epoch - 1),
-            )
+        report = EpochReport(
+            epoch=trainer.current_epoch + 1,
+            epochs=task.config.epochs,
+            loss=seen["loss"],
+            flow_loss=seen["flow_loss"],
+            probability_loss=seen["probability_loss"],
+            validation_loss=seen.get("validation_loss"),
+            seconds_per_step=pace,
+            seconds_left=pace * task.config.steps_per_epoch * (task.config.epochs - trainer.current_epoch - 1),
         )
+        add_metrics(self.run_dir, report)
+        self.progress(report)
 
 
 def fit_volumes(
@@ -269,9 +295,10 @@ def fit_volumes(
     config
         The training.
     run_dir
-        Folder of the checkpoint, of the simulated volumes and of the logs (CSV and TensorBoard); if it holds a
-        checkpoint of the same configuration, the training goes on from there and ends as if it had never stopped. With
-        other `epochs` it goes on, too; the rate then follows the new length.
+        Folder of the checkpoint, of the simulated volumes and of the logs (``metrics.csv`` and ``tensorboard``); if it
+        holds a checkpoint of the same configuration, data, simulation and start, the training goes on from there and
+        ends as if it had never stopped; one that has ended does nothing more. With more `epochs` or `patience` it goes
+        on, too; the rate then follows the new length.
     labelled, validation
         Labelled images to train on, and others to look at after every epoch.
     simulation
@@ -292,29 +319,48 @@ def fit_volumes(
 
     Raises
     ------
+    ConfigError
+        If there is `patience` and no validation.
     TrainingDataError
-        If there is nothing to train on, or the folder holds a checkpoint that is damaged or of another configuration.
+        If there is nothing to train on, an image is too small for the network, or the folder holds a checkpoint that
+        is damaged or of another training.
     TrainingError
         If the loss is no number any more.
     CancelledError
         If `should_cancel` said yes; the checkpoint of the last whole epoch is there.
     """
     run_dir = Path(run_dir)
+    simulations = (simulation,) if isinstance(simulation, SimulationConfig) else tuple(simulation or ())
+    simulations = (simulations or (SimulationConfig(),)) if config.simulated > 0 and crops is None else ()
+    check_training(config, labelled if crops is None else (), validation, simulations)
     run_dir.mkdir(parents=True, exist_ok=True)
     simulated = None
-    if config.simulated > 0 and crops is None:
+    if simulations:
         simulated = SimulatedVolumes(
-            run_dir / "simulated", number=config.simulated_volumes, seed=config.seed, config=simulation
+            run_dir / "simulated", number=config.simulated_volumes, seed=config.seed, config=simulations
         )
     task = VolumeTask(config, simulated, labelled, validation, crops)
+    marks = {
+        "training images": mark_of_images(labelled if crops is None else ()),
+        "validation images": mark_of_images(validation),
+        "simulation": mark_of_simulations(simulations),
+        "initial weights": mark_of_weights(initial),
+    }
+    task.identity = Identity(config, marks)
     if initial is not None:
         start = share_weights(initial.state_dict(), initial.config, task.net.state_dict(), config.network)
         task.net.load_state_dict(start)
         task.average.load_state_dict(task.net.state_dict())
+    resumed = read_resumed(run_dir / LAST, task.identity) if (run_dir / LAST).exists() else None
+    if resumed is not None and resumed.ended(config):
+        task.load_state_dict(resumed.state)
+        return task.average.eval()
+    done = 0 if resumed is None else resumed.epoch
+    begin_metrics(run_dir, done)
     watch = _Watch(run_dir, progress, on_step, should_cancel)
-    callbacks: list[Callback] = [watch]
-    if config.patience and validation:
-        callbacks.append(EarlyStopping("validation_loss", patience=config.patience))
+    callbacks: list[Callback] = [*([_Patience(config.patience)] if config.patience else []), watch]
+    # One folder for all parts of a training; of an epoch that is repeated the first part is not shown.
+    board = TensorBoardLogger(run_dir, name="tensorboard", version="", purge_step=done * config.steps_per_epoch)
     trainer = lightning.Trainer(
         accelerator=accelerator,
         devices=1,
@@ -322,39 +368,17 @@ def fit_volumes(
         precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
         gradient_clip_val=config.clip_norm,
         callbacks=callbacks,
-        logger=[CSVLogger(run_dir, name="log"), TensorBoardLogger(run_dir, name="tensorboard")],
+        logger=board,
         default_root_dir=run_dir,
         num_sanity_val_steps=0,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=10,
     )
-    resumed = run_dir / LAST if (run_dir / LAST).exists() else None
-    if resumed is not None:
-        _check_checkpoint(resumed, config)
     try:
-        trainer.fit(task, ckpt_path=resumed, weights_only=True)
+        trainer.fit(task, ckpt_path=None if resumed is None else run_dir / LAST, weights_only=True)
     except SystemExit:  # lightning's answer to SIGTERM and Ctrl-C, with exit codes of its own
         watch.cancelled = True
     if watch.cancelled:
         raise CancelledError(f"the training was cancelled; run it again to go on from {run_dir}")
     return task.average.eval()
-
-
-def _check_checkpoint(path: Path, config: VolumeTrainConfig) -> None:
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True).get("aprcnn")
-    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        raise TrainingDataError(f"the checkpoint {path} is damaged ({error}); remove it to start afresh") from error
-    if not isinstance(found, str) or not _same_training(found, config):
-        raise TrainingDataError(
-            f"{path} belongs to another configuration; give another folder, or remove the checkpoint to start afresh"
-        )
-
-
-def _same_training(found: str, config: VolumeTrainConfig) -> bool:
-    try:
-        return lasting(VolumeTrainConfig.model_validate_json(found)) == lasting(config)
-    except ValueError:  # a parameter that this version does not know
-        return False

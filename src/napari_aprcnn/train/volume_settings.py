@@ -22,7 +22,8 @@ class VolumeTrainConfig(Frozen):
     steps_per_epoch, batch_size
         Steps of the optimiser in an epoch, crops in a step.
     crop
-        Voxels of a crop along z, y, x; smaller images are taken whole.
+        Voxels of a crop along z, y, x; smaller images are taken whole. Crops with as many voxels along y as along x
+        are turned by 90 degrees, others are only mirrored.
     simulated
         Share of the crops that are simulated, 0..1; without labelled images all are.
     simulated_volumes
@@ -46,7 +47,7 @@ class VolumeTrainConfig(Frozen):
     precision
         ``float32`` or ``bfloat16`` (autocast).
     patience
-        Epochs without a better validation after which the training ends; 0: never.
+        Epochs without a better validation after which the training ends; 0: never. It needs validation images.
     seed
         Of weights and crops.
     workers
