@@ -11,11 +11,11 @@ What is done, all of it exact but for rounding:
   are one matrix.
 - Each block runs on bands of rows that fit the cache. Only the style needs the whole image: it lies between encoder
   and decoder. A band is computed with as many rows around it as its convolutions see, which are then dropped.
+- Dense 3 x 3 convolutions of float32 take minimal filtering in a kernel of our own, with the norm before them and the
+  sum and ReLU behind them in the same pass; rows that no later convolution sees are not computed.
 
-- Dense 3 x 3 convolutions of float32 take minimal filtering in a kernel of our own, with the norm before them and the sum
-  and ReLU behind them in the same pass; rows that no later convolution sees are not computed.
-
-See `docs/decisions/0004-inference-in-bands.md` and `0018-dense-planes.md`. Separable networks run in kernels of our own instead (`models.fused`).
+See `docs/decisions/0004-inference-in-bands.md` and `0018-dense-planes.md`. Separable networks run in kernels of our own
+instead (`models.fused`).
 """
 
 from __future__ import annotations
