@@ -92,6 +92,12 @@ def test_what_is_fused_is_what_comes_one_after_the_other(compiled, shape):
         assert torch.equal(out, fused)
 
 
+def test_a_relu_before(compiled):
+    conv, _ = layers(32, 16)
+    x = plane(32, 11, 9)
+    close(conv(x, relu_first=True), expected(conv, x.relu()))
+
+
 def test_rows_of_a_taller_plane(compiled):
     """A slab that begins inside a plane lies in memory as the kernel reads it."""
     conv, _ = layers(32, 32)

@@ -118,6 +118,7 @@ class Conv(nn.Module):
         *,
         norm: Norm | None = None,
         norm_shift: Tensor | None = None,
+        relu_first: bool = False,
         add: Tensor | None = None,
         add_scale: Tensor | None = None,
         relu: bool = False,
@@ -133,6 +134,8 @@ class Conv(nn.Module):
             Added to the bias.
         norm, norm_shift
             Norm and ReLU that come before, with another shift than the norm's where it is given.
+        relu_first
+            Whether a ReLU comes before, without a norm; it may be done in place.
         add, add_scale : (1, co, rows, w), (co,)
             Added to the result, times the factors.
         relu
@@ -143,7 +146,14 @@ class Conv(nn.Module):
             Where the result may be written; who gives it looks at what is returned.
         """
         if self.filters is not None:
-            return self._filtered(x, shift, norm, norm_shift, add, add_scale, drop, out, relu=relu)
+            before = None
+            if norm is not None:
+                before = norm.scale.numpy(), (norm.shift if norm_shift is None else norm_shift).numpy()
+            elif relu_first:
+                before = np.ones(x.shape[1], np.float32), np.zeros(x.shape[1], np.float32)
+            return self._filtered(x, shift, before, add, add_scale, drop, out, relu=relu)
+        if relu_first:
+            x = x.relu_()
         if norm is not None:
             x = norm(x, norm_shift)
         bias = self.bias if shift is None else self.bias + shift
@@ -154,8 +164,8 @@ class Conv(nn.Module):
         return made.relu_() if relu else made
 
     def _filtered(
-        self, x: Tensor, shift: Tensor | None, norm: Norm | None, norm_shift: Tensor | None, add: Tensor | None,
-        add_scale: Tensor | None, drop: tuple[int, int], out: Tensor | None, *, relu: bool,
+        self, x: Tensor, shift: Tensor | None, before: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+        add: Tensor | None, add_scale: Tensor | None, drop: tuple[int, int], out: Tensor | None, *, relu: bool,
     ) -> Tensor:  # fmt: skip
         filters, bias = cast("tuple[NDArray[np.float32], NDArray[np.float32]]", self.filters)
         columns = self.weight.shape[0]
@@ -168,12 +178,9 @@ class Conv(nn.Module):
         if add_scale is not None:
             factors = np.zeros_like(bias)
             factors[:columns] = add_scale.numpy()
-        affine = (
-            None if norm is None else (norm.scale.numpy(), (norm.shift if norm_shift is None else norm_shift).numpy())
-        )
         more = None if add is None else _plane(add)
         planes.filter_plane(
-            _plane(x), filters, bias, made.numpy(), norm=affine, add=more, add_scale=factors, relu=relu, rows=rows
+            _plane(x), filters, bias, made.numpy(), norm=before, add=more, add_scale=factors, relu=relu, rows=rows
         )
         return made.permute(2, 0, 1)[None] if out is None else out
 

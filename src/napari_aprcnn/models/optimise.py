@@ -188,10 +188,9 @@ class _PlainDecoder(nn.Module):
             inner = torch.addcmul(column(shifts[0]), x, column(2 * scale))
         else:
             inner = self.shuffle(x, shift=shifts[0], add=(skip, scale))
-        inner = inner.relu_()
         if self.delegated:
-            return without(self.conv.spatial(inner), drop)
-        return cast("Tensor", self.conv(inner, drop=drop, out=out))
+            return without(self.conv.spatial(inner.relu_()), drop)
+        return cast("Tensor", self.conv(inner, relu_first=True, drop=drop, out=out))
 
 
 class _Head(nn.Module):
