@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -131,7 +133,7 @@ def test_estimates_follow_the_particles(tiny):
     assert "typical PRR" in guess.words
     assert "typical" not in few.words
     assert few.seconds < guess.seconds < many.seconds
-    assert few.memory_bytes < guess.memory_bytes < many.memory_bytes
+    assert few.memory_bytes == guess.memory_bytes  # masks of all voxels take more than so small a network
     assert few.n_blocks == many.n_blocks
     zoomed = estimate(shape, "uint16", config.replace(volume=VolumeConfig(zoom=2.0)), prr=2.0)
     assert zoomed.seconds > 7 * many.seconds
@@ -139,6 +141,35 @@ def test_estimates_follow_the_particles(tiny):
     assert estimate(shape, "uint16", voxels).seconds == estimate(shape, "uint16", voxels, prr=9.0).seconds
     small = config.replace(tiles=config.tiles.replace(memory_gb=0.7))
     assert "blocks" in estimate((256, 256, 256), "uint16", small).words
+
+
+def test_memory_is_that_of_the_network_or_of_the_masks():
+    config, shape = SegmentConfig(model="apr-unet-nuclei-3d"), (128, 256, 256)
+    many, few, fewest = (estimate(shape, "uint16", config, prr=prr).memory_bytes for prr in (2.0, 3.0, 50.0))
+    assert many > few > fewest
+    assert fewest == estimate(shape, "uint16", config, prr=100.0).memory_bytes
+    half = estimate(shape, "uint16", config.replace(precision="bfloat16"), prr=2.0).memory_bytes
+    assert fewest < half < many
+
+
+def test_masks_do_not_hold_what_the_network_gave(monkeypatch):
+    """When flows are followed the network's output is gone: both are as large."""
+    kept, alive = [], []
+    predict, follow = BallNetwork.predict, volume_run.volume_labels
+
+    def remembering(self, *args, **options):
+        out = predict(self, *args, **options)
+        kept.append(weakref.ref(out))
+        return out
+
+    def looking(*args, **options):
+        alive.extend(ref() is not None for ref in kept)
+        return follow(*args, **options)
+
+    monkeypatch.setattr(BallNetwork, "predict", remembering)
+    monkeypatch.setattr(volume_run, "volume_labels", looking)
+    segment(IMAGE, model=BallNetwork(), threads=1)
+    assert alive == [False]
 
 
 def test_estimates_learn_from_a_run(tiny):

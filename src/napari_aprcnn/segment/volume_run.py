@@ -54,8 +54,8 @@ __all__ = [
     "row_bytes",
 ]
 
-# Bytes at the peak, measured: of the run, and of a voxel beside the network.
-FIXED_BYTES, VOXEL_BYTES = 15_000_000, 12
+# Bytes at the peak, measured: of the run, of a voxel beside the network, and of a voxel when masks are made afterwards.
+FIXED_BYTES, VOXEL_BYTES, MASK_BYTES = 15_000_000, 12, 62
 TYPICAL_PRR, DENSE_PRR = 4.0, 2.0  # what an estimate assumes, and what blocks must fit the memory at
 SECONDS_PER_ROW, SECONDS_PER_VOXEL = 1.15e-6, 1.3e-7
 LEAST_CORE = 32
@@ -162,13 +162,16 @@ def plan_volume(
     NotEnoughMemoryError
         If not even small blocks fit.
     """
-    per_voxel = zoom**3 * (VOXEL_BYTES + per_row(prr) / prr)
+
+    def per_voxel(at: float) -> float:
+        return zoom**3 * max(VOXEL_BYTES + per_row(at) / at, MASK_BYTES)
+
     lasting = FIXED_BYTES + 4 * math.prod(shape) * n_times
     parts = [1, 1, 1]
     while True:
         core = [-(-n // p) for n, p in zip(shape, parts, strict=True)]
         outer = [min(c + 2 * m, n) if p > 1 else n for c, m, n, p in zip(core, margin, shape, parts, strict=True)]
-        needed = lasting + math.prod(outer) * per_voxel
+        needed = lasting + math.prod(outer) * per_voxel(prr)
         if needed <= budget:
             break
         longest = max(range(3), key=lambda axis: core[axis])
@@ -184,7 +187,7 @@ def plan_volume(
     voxels = sum(math.prod(block.outer_shape) for block in blocks) * n_times * zoom**3
     true_prr = known_prr or prr
     seconds = voxels * (SECONDS_PER_VOXEL + SECONDS_PER_ROW / true_prr)
-    needed = lasting + math.prod(outer) * zoom**3 * (VOXEL_BYTES + per_row(true_prr) / true_prr)
+    needed = lasting + math.prod(outer) * per_voxel(true_prr)
     return VolumePlan(blocks, int(needed), seconds, len(blocks) * n_times, max(outer), len(blocks) > 1)
 
 
@@ -320,7 +323,12 @@ class VolumeRun:
             self.tree = out.tree
         with self.reporter.stage("masks"):
             if self.network.module.config.head == "flows":
-                found = self._from_flows(out, seen, shape, plan)
+                dense = out.dense[:, :, : seen[2]]
+                del out  # masks take as much memory again
+                flows = np.ascontiguousarray(np.moveaxis(dense[..., :3], -1, 0))
+                probability = np.ascontiguousarray(dense[..., 3])
+                del dense
+                found = self._from_flows(flows, probability, shape, plan)
             else:
                 found = self._from_head(out, padded.shape, seen, shape)
         self.reporter.advance("masks", 0.3 * share, done=0, total=plan.n_tiles, what="masks are done")
@@ -335,11 +343,8 @@ class VolumeRun:
         return np.pad(image, ((0, 0), (0, 0), (0, least - image.shape[2])), mode="edge")
 
     def _from_flows(
-        self, out: VolumeOutput, seen: tuple[int, ...], shape: tuple[int, ...], plan: VolumePlan
+        self, flows: NDArray[np.float32], probability: NDArray[np.float32], shape: tuple[int, ...], plan: VolumePlan
     ) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.float32]]:
-        dense = out.dense[:, :, : seen[2]]
-        flows = np.ascontiguousarray(np.moveaxis(dense[..., :3], -1, 0))
-        probability = np.ascontiguousarray(dense[..., 3])
         stop = self.reporter.should_cancel
         labels = volume_labels(flows, probability, shape, self.config, threads=self.threads, should_cancel=stop)
         if plan.n_tiles == 1 and self.config.keep_flows:
