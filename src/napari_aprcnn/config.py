@@ -155,7 +155,8 @@ class VolumeConfig(Frozen):
         Factor by which the image is enlarged before the network sees it: above 1 for nuclei that are smaller than those
         it was trained on (8 to 32 voxels), below 1 for larger ones.
     outline
-        Probability at which a nucleus ends, 0..1: below 0.5 for looser outlines, above for tighter ones.
+        Probability at which a nucleus ends, 0..1: below 0.5 for looser outlines, above for tighter ones. With a
+        StarDist head from which a nucleus counts, with three classes that of interiors and foreground; 0.5: the card's.
     grow_vox
         Voxels by which outlines are moved afterwards; negative: inwards.
     """

@@ -107,7 +107,8 @@ class VolumeBox(QWidget):
 
     def _add_outline(self, form: QFormLayout) -> None:
         tip = (
-            "Probability at which a nucleus ends (0.05 to 0.95, 0.5 as trained).\n"
+            "Probability at which a nucleus ends (0.05 to 0.95, 0.5 as trained); of StarDist models, from which it\n"
+            "counts. "
             "Lower: looser outlines and more nuclei; higher: tighter ones and fewer."
         )
         self.outline = LevelSlider(0.05, 0.95)
