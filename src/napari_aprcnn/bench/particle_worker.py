@@ -119,7 +119,7 @@ def convolutions(
 
 
 def index_tables(*, edge: int, prr: float, repeats: int) -> list[Record]:
-    """Time and memory of one stage's tables of a 3x3x3 kernel: neighbours for trainings, what lies around blocks for inference."""
+    """Time and memory of tables of a 3x3x3 kernel: neighbours for trainings, what lies around blocks for inference."""
     tree = synthetic_tree(edge, prr)
     stage = nn.Forest(tree).stage(0)
     kinds: list[tuple[str, Callable[[], Tensor]]] = [
