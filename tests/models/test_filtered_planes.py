@@ -138,6 +138,22 @@ def test_networks_filter_in_float32_alone(compiled):
     assert all(m.filters is None for m in half.modules() if isinstance(m, Conv))
 
 
+def test_a_network_runs_under_other_kernels_than_it_was_made_for():
+    network = random_weights("fastcellpose")
+    x, before = torch.rand(1, 2, 32, 24), _kernels.instruction_set()
+    found = []
+    try:
+        _kernels.use_kernels(COMPILED[0])
+        fast = in_bands(network)
+        for name in (*COMPILED, "python"):
+            _kernels.use_kernels(name)
+            found.append(fast(x)[0])
+    finally:
+        _kernels.use_kernels(before)
+    for other in found[1:]:
+        assert (other - found[0]).abs().max() < 1e-5 * found[0].std()
+
+
 def test_sizes_that_do_not_fit_are_refused(compiled):
     x, out = np.zeros((6, 5, 16), np.float32), np.zeros((6, 5, 16), np.float32)
     filters, bias = planes.filter_weights(np.zeros((16, 16, 3, 3), np.float32), np.zeros(16, np.float32))

@@ -1,8 +1,7 @@
 """Particle convolution as torch operators: compiled on the CPU, Triton on a GPU, plain torch elsewhere.
 
 Every operator is registered as ``torch.ops.napari_aprcnn.<name>`` with a shape function and a gradient that is an
-operator again. They compute in float32 on the CPU where the extension is there, features of half precision, too;
-others, other devices and installations without a compiler run `napari_aprcnn._kernels.reference_particles`.
+operator again. On the CPU the extension computes in float32; other dtypes and devices run `reference_particles`.
 
 Rows and tables (Jonsson et al., APR-CNN; docs/particles.md)
     A stage has R feature rows and T tree rows (interior nodes below the stage). An *extended index* e means feature row
@@ -25,10 +24,9 @@ singles : int32 [Z]
 block_ranges : int64 [S, 7], on the CPU
     First block and last block + 1 of every segment, the rows in them, and the same two of its cubes and single blocks.
 cuts : int64 [n], on the CPU
-    Blocks that begin two planes of blocks along z: from there no row reads further than the two planes on either side.
+    Blocks that begin two planes of blocks along z, beyond the next of which no row reads.
 around : int32 [B, 27]
-    What lies around every block on its own level, z outermost: a particle or a node. With the children of the nodes it
-    gives the block's patch, positions -1 to 2 along z, y, x from the first child: all taps of a kernel 3 x 3 x 3.
+    What lies around every block on its own level. With the children of nodes it gives the taps of a kernel 3 x 3 x 3.
 places : int32 [R + T + 1]
     Extended index in the next coarser stage of what every extended index becomes there.
 node_ranges : int64 [Q, 2], on the CPU

@@ -194,6 +194,11 @@ class _Grids:
         return at
 
 
+def _box(grid: Indices, at: NDArray[np.int64], size: tuple[int, int, int]) -> Indices:
+    """Values in the boxes that begin at cells (N, 3) of a grid; [N, cells of a box]."""
+    return np.stack([grid[tuple((at + np.array(offset)).T)] for offset in np.ndindex(*size)], axis=1)
+
+
 def neighbours(
     shape: tuple[int, ...],
     level_max: int,
@@ -209,8 +214,7 @@ def neighbours(
         half = np.array(kernel) // 2
         padded = np.pad(grids.grid(level), [(h, h) for h in half], constant_values=grids.outside)
         at = grids.centres(level)
-        taps = [padded[tuple((at + np.array(offset)).T)] for offset in np.ndindex(*kernel)]
-        parts.append(np.stack(taps, axis=1))
+        parts.append(_box(padded, at, kernel))
     return np.concatenate(parts).astype(np.int32)
 
 
@@ -224,7 +228,7 @@ def children(
         fine = grids.grid(level + 1)
         padded = np.pad(fine, [(0, n % 2) for n in fine.shape], constant_values=grids.outside)
         at = grids.node_cells(level)[1]
-        parts.append(np.stack([padded[tuple((2 * at + np.array(o)).T)] for o in np.ndindex(2, 2, 2)], axis=1))
+        parts.append(_box(padded, 2 * at, (2, 2, 2)))
     return np.concatenate(parts).astype(np.int32)
 
 
@@ -237,7 +241,7 @@ def around(
     for level in range(finest):
         padded = np.pad(grids.grid(level), 1, constant_values=grids.outside)
         at = grids.node_cells(level)[1]
-        parts.append(np.stack([padded[tuple((at + np.array(o)).T)] for o in np.ndindex(3, 3, 3)], axis=1))
+        parts.append(_box(padded, at, (3, 3, 3)))
     return np.concatenate(parts).astype(np.int32)
 
 

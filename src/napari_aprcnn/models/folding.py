@@ -15,6 +15,9 @@ from napari_aprcnn.models.layers import Doubled, SeparableConv, SeparableDeconv,
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Filters = tuple[NDArray[np.float32], NDArray[np.float32]]
+    Affine = tuple[NDArray[np.float32], NDArray[np.float32]]
+
 __all__ = [
     "Conv",
     "Norm",
@@ -64,7 +67,7 @@ class Conv(nn.Module):
         self.merge_tiny = merge_tiny
         self.spread = self.padding = 0
         self.dilation = 1
-        self.filters: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        self._filters: dict[int, Filters] | None = None
         depthwise = None
         if isinstance(layer, SeparableConv):
             depthwise, weight, bias = self._separable(layer)
@@ -109,7 +112,18 @@ class Conv(nn.Module):
         """Take minimal filtering from now on, where it fits: dense 3 x 3, float32, compiled kernels."""
         plain = self.depthwise is None and self.padding == self.dilation == 1 and self.weight.dtype == torch.float32
         if plain and planes.can_filter(self.weight.numpy()):
-            self.filters = planes.filter_weights(self.weight.contiguous().numpy(), self.bias.numpy())
+            self._filters = {}
+            self.filters  # noqa: B018 - made now, not in the first run
+
+    @property
+    def filters(self) -> Filters | None:
+        """Weights and bias of minimal filtering, for the instruction set in use; ``None``: torch convolves."""
+        if self._filters is None or not planes.can_run():
+            return None
+        width = planes.lanes()
+        if width not in self._filters:
+            self._filters[width] = planes.filter_weights(self.weight.contiguous().numpy(), self.bias.numpy())
+        return self._filters[width]
 
     def forward(
         self,
@@ -145,13 +159,14 @@ class Conv(nn.Module):
         out : (1, co, rows, w)
             Where the result may be written; who gives it looks at what is returned.
         """
-        if self.filters is not None:
+        filters = self.filters
+        if filters is not None:
             before = None
             if norm is not None:
                 before = norm.scale.numpy(), (norm.shift if norm_shift is None else norm_shift).numpy()
             elif relu_first:
                 before = np.ones(x.shape[1], np.float32), np.zeros(x.shape[1], np.float32)
-            return self._filtered(x, shift, before, add, add_scale, drop, out, relu=relu)
+            return self._filtered(filters, x, shift, before, add, add_scale, drop, out, relu=relu)
         if relu_first:
             x = x.relu_()
         if norm is not None:
@@ -164,11 +179,10 @@ class Conv(nn.Module):
         return made.relu_() if relu else made
 
     def _filtered(
-        self, x: Tensor, shift: Tensor | None, before: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
-        add: Tensor | None, add_scale: Tensor | None, drop: tuple[int, int], out: Tensor | None, *, relu: bool,
+        self, filters: Filters, x: Tensor, shift: Tensor | None, before: Affine | None, add: Tensor | None,
+        add_scale: Tensor | None, drop: tuple[int, int], out: Tensor | None, *, relu: bool,
     ) -> Tensor:  # fmt: skip
-        filters, bias = cast("tuple[NDArray[np.float32], NDArray[np.float32]]", self.filters)
-        columns = self.weight.shape[0]
+        (weights, bias), columns = filters, self.weight.shape[0]
         rows = drop[0], x.shape[2] - drop[1]
         made = x.new_empty((rows[1] - rows[0], x.shape[3], columns)) if out is None else out[0].permute(1, 2, 0)
         if shift is not None:
@@ -180,7 +194,7 @@ class Conv(nn.Module):
             factors[:columns] = add_scale.numpy()
         more = None if add is None else _plane(add)
         planes.filter_plane(
-            _plane(x), filters, bias, made.numpy(), norm=before, add=more, add_scale=factors, relu=relu, rows=rows
+            _plane(x), weights, bias, made.numpy(), norm=before, add=more, add_scale=factors, relu=relu, rows=rows
         )
         return made.permute(2, 0, 1)[None] if out is None else out
 

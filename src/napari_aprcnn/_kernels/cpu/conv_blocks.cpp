@@ -4,6 +4,8 @@
 #include <array>
 #include <stdexcept>
 
+#include "cube_points.hpp"
+
 namespace aprcnn {
 
 namespace {
@@ -43,19 +45,8 @@ void filter_block(const double* g, int64_t from_step, double* to, int64_t to_ste
     }
 }
 
-// F(4, 3) with the points 0, +-3/4, +-3/2 and infinity.
 void filter_cube(const double* g, int64_t from_step, double* to, int64_t to_step) {
-    constexpr double p = 0.75, q = 1.5, p2 = p * p, q2 = q * q, first = 1 / (p2 * q2);
-    constexpr double own_p = 1 / (2 * p2 * (p2 - q2)), own_q = 1 / (2 * q2 * (q2 - p2));
-    for (int64_t l = 0; l < lanes; ++l) {
-        const double a = g[l], b = g[from_step * lanes + l], c = g[2 * from_step * lanes + l];
-        to[l] = a * first;
-        to[to_step * lanes + l] = (a + p2 * c) * own_p + b * (p * own_p);
-        to[2 * to_step * lanes + l] = (a + p2 * c) * own_p - b * (p * own_p);
-        to[3 * to_step * lanes + l] = (a + q2 * c) * own_q + b * (q * own_q);
-        to[4 * to_step * lanes + l] = (a + q2 * c) * own_q - b * (q * own_q);
-        to[5 * to_step * lanes + l] = c;
-    }
+    for (int64_t l = 0; l < lanes; ++l) filter_four(g + l, from_step * lanes, to + l, to_step * lanes);
 }
 
 // Taps [27][lanes] to products [points ^ 3][lanes].

@@ -66,10 +66,9 @@ std::vector<BlockRange> ranges_of(const PatchTable& table, Segments segments) {
 class Cutter {
   public:
     Cutter(bool filters, bool finely) : filters_(filters), share_(finely ? 4 : 1) {}
-    bool filtered(const BlockRange& range) const { return filters_ && range.filtered(); }
     // Tasks of part of a segment.
     void cut(const BlockRange& whole, const BlockRange& part, int64_t depth, std::vector<PatchTask>& tasks) const {
-        if (!filtered(whole)) {
+        if (!filters_ || !whole.filtered()) {
             add(part.first, part.last, 21 * blocks_together, depth, Way::plain, tasks);
         } else if (!whole.has_cubes()) {
             add(part.first, part.last, 8 * blocks_together, depth, Way::blocks, tasks);

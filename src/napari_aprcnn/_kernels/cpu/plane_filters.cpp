@@ -2,24 +2,9 @@
 
 #include <algorithm>
 
+#include "cube_points.hpp"
+
 namespace aprcnn {
-
-namespace {
-
-// G g along an axis, with the points 0, +-3/4, +-3/2 and infinity.
-void filter_line(const double* g, int from_step, double* to, int to_step) {
-    constexpr double p = 0.75, q = 1.5, p2 = p * p, q2 = q * q, first = 1 / (p2 * q2);
-    constexpr double own_p = 1 / (2 * p2 * (p2 - q2)), own_q = 1 / (2 * q2 * (q2 - p2));
-    const double a = g[0], b = g[from_step], c = g[2 * from_step];
-    to[0] = a * first;
-    to[to_step] = (a + p2 * c) * own_p + b * (p * own_p);
-    to[2 * to_step] = (a + p2 * c) * own_p - b * (p * own_p);
-    to[3 * to_step] = (a + q2 * c) * own_q + b * (q * own_q);
-    to[4 * to_step] = (a + q2 * c) * own_q - b * (q * own_q);
-    to[5 * to_step] = c;
-}
-
-}  // namespace
 
 AlignedFloats plane_weights(const float* weight, int64_t in, int64_t out, const Blocks& blocks) {
     const int64_t padded = blocks.padded();
@@ -35,8 +20,8 @@ AlignedFloats plane_weights(const float* weight, int64_t in, int64_t out, const 
                 const float* taps = weight + ((column + l) * in + i) * 9;
                 double exact[9], lines[18], filtered[36];
                 for (int k = 0; k < 9; ++k) exact[k] = taps[k];
-                for (int k = 0; k < 3; ++k) filter_line(exact + 3 * k, 1, lines + 6 * k, 1);
-                for (int c = 0; c < 6; ++c) filter_line(lines + c, 6, filtered + c, 6);
+                for (int k = 0; k < 3; ++k) filter_four(exact + 3 * k, 1, lines + 6 * k, 1);
+                for (int c = 0; c < 6; ++c) filter_four(lines + c, 6, filtered + c, 6);
                 float* to = made.data() + first * padded + some * column + (i - first) * width + l;
                 for (int k = 0; k < 36; ++k) to[k * in * padded] = static_cast<float>(filtered[k]);
             }
