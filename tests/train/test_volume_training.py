@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shlex
 
 import numpy as np
 import pytest
@@ -251,6 +253,56 @@ def test_the_command_chooses_the_form_and_the_head(tmp_path):
     refused = CliRunner().invoke(app, ["train-volumes", "--name", "x", "-o", str(tmp_path), "--form", "sparse"])
     assert refused.exit_code != 0
     assert "auto" in refused.output + str(refused.exception)
+
+
+def test_the_command_in_the_card_makes_the_same_weights(tmp_path):
+    """A residual network with fewer banks below, its loss on voxels: what was not told shows in the digest."""
+    words = [
+        "train-volumes",
+        "--name",
+        "net",
+        "-o",
+        str(tmp_path / "first"),
+        "--block",
+        "residual",
+        "--norm",
+        "instance",
+    ]
+    words += [
+        "--decreasing-banks",
+        "--banks",
+        "2",
+        "--channels",
+        "2",
+        "--depth",
+        "1",
+        "--loss-on",
+        "voxels",
+        "--epochs",
+        "1",
+    ]
+    words += ["--apr-error", "0.1", "0.2", "--rescale", "1", "--elastic", "0", "--gamma", "1", "--noise", "0.1"]
+    words += ["--steps", "2", "--crop", "12", "24", "24", "--simulated", "1", "--simulated-volumes", "1"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    card = read_card(tmp_path / "first" / "net.json")
+    assert (card.volume.block, card.volume.norm, card.volume.decreasing_banks) == ("residual", "instance", True)
+    assert read_note(tmp_path / "first" / "net_run")["loss_on"] == "voxels"
+    again = shlex.split(card.command)[1:]
+    again[again.index("--output") + 1] = str(tmp_path / "second")
+    result = CliRunner().invoke(app, again)
+    assert result.exit_code == 0, result.output
+    assert read_card(tmp_path / "second" / "net.json").sha256 == card.sha256
+
+
+def read_note(run_dir):
+    return json.loads((run_dir / "last.json").read_text())["config"]
+
+
+def test_a_block_that_there_is_not_is_told(tmp_path):
+    refused = CliRunner().invoke(app, ["train-volumes", "--name", "x", "-o", str(tmp_path), "--block", "dense"])
+    assert refused.exit_code != 0
+    assert "residual" in refused.output + str(refused.exception)
 
 
 def test_volumes_of_several_simulations_take_turns(tmp_path):

@@ -184,6 +184,11 @@ def train_volumes_command(
     channels: Annotated[int, typer.Option(help="Channels of the finest stage.")] = _DEFAULT.network.channels,
     depth: Annotated[int, typer.Option(help="Poolings.")] = _DEFAULT.network.depth,
     banks: Annotated[int, typer.Option(help="Filter banks.")] = _DEFAULT.network.filter_banks,
+    decreasing_banks: Annotated[
+        bool, typer.Option("--decreasing-banks", help="One bank less at every coarser stage.")
+    ] = _DEFAULT.network.decreasing_banks,
+    block: Annotated[str, typer.Option(help="plain (U-Net) or residual (ResNet).")] = _DEFAULT.network.block,
+    norm: Annotated[str, typer.Option(help="group, instance, batch or none.")] = _DEFAULT.network.norm,
     form: Annotated[str, typer.Option(help="apr, pixel, hybrid1 ..., or auto: the fastest here.")] = "apr",
     head: Annotated[str, typer.Option(help="flows, stardist or three_class.")] = _DEFAULT.network.head,
     ray_spacing: Annotated[
@@ -194,6 +199,14 @@ def train_volumes_command(
     batch_size: Annotated[int, typer.Option(help="Crops in a step.")] = _DEFAULT.batch_size,
     crop: Annotated[tuple[int, int, int], typer.Option(help="Voxels along z, y, x.")] = _DEFAULT.crop,
     learning_rate: Annotated[float, typer.Option(help="Highest rate of AdamW.")] = _DEFAULT.learning_rate,
+    loss_on: Annotated[str, typer.Option(help="particles, or voxels: their reconstruction.")] = _DEFAULT.loss_on,
+    apr_error: Annotated[
+        tuple[float, float], typer.Option(help="Relative error of the conversion, drawn between the two.")
+    ] = _DEFAULT.relative_error,
+    rescale: Annotated[float, typer.Option(help="Labelled crops: largest factor of size.")] = _DEFAULT.rescale,
+    elastic: Annotated[float, typer.Option(help="Labelled crops: deformation, voxels.")] = _DEFAULT.elastic,
+    gamma: Annotated[float, typer.Option(help="Labelled crops: largest exponent of grey values.")] = _DEFAULT.gamma,
+    noise: Annotated[float, typer.Option(help="Labelled crops: noise, as a share of contrast.")] = _DEFAULT.noise,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = _DEFAULT.precision,
     patience: Annotated[int, typer.Option(help="Epochs without a better --validation; 0: train to the end.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
@@ -215,6 +228,9 @@ def train_volumes_command(
         channels=channels,
         depth=depth,
         filter_banks=banks,
+        decreasing_banks=decreasing_banks,
+        block=cast("Any", block),
+        norm=cast("Any", norm),
         particle_stages=None if form == "auto" else _stages(form, depth),
         head=cast("Any", head),
         ray_spacing=ray_spacing,
@@ -228,7 +244,13 @@ def train_volumes_command(
         crop=crop,
         simulated=simulated,
         simulated_volumes=simulated_volumes,
+        relative_error=apr_error,
         learning_rate=learning_rate,
+        rescale=rescale,
+        elastic=elastic,
+        gamma=gamma,
+        noise=noise,
+        loss_on=loss_on,
         precision=precision,
         patience=patience,
         seed=seed,
@@ -312,6 +334,8 @@ def _repeat(
         "channels": config.network.channels,
         "depth": config.network.depth,
         "banks": config.network.filter_banks,
+        "block": config.network.block,
+        "norm": config.network.norm,
         "epochs": config.epochs,
         "steps": config.steps_per_epoch,
         "batch-size": config.batch_size,
@@ -320,6 +344,11 @@ def _repeat(
         "outline": plain.outline_level,
         "outline-common": plain.outline_common,
         "learning-rate": config.learning_rate,
+        "rescale": config.rescale,
+        "elastic": config.elastic,
+        "gamma": config.gamma,
+        "noise": config.noise,
+        "loss-on": config.loss_on,
         "precision": config.precision,
         "patience": config.patience,
         "seed": config.seed,
@@ -329,7 +358,8 @@ def _repeat(
     words = [str(o) for key, value in options.items() for o in (f"--{key}", value)]
     words += [o for word in simulations for o in ("--simulation", word if word == MIXED else Path(word).name)]
     words += [o for path in validation for o in ("--validation", path.name)]
-    words += ["--crop", *(str(n) for n in config.crop)]
+    words += ["--crop", *(str(n) for n in config.crop), "--apr-error", *(str(n) for n in config.relative_error)]
+    words += ["--decreasing-banks"] * config.network.decreasing_banks
     if config.network.head == "stardist":
         words += ["--ray-spacing", *(f"{n:g}" for n in config.network.ray_spacing)]
     return shlex.join(["aprcnn", "train-volumes", *(path.name for path in paths), *words])
