@@ -139,14 +139,21 @@ def test_errors_are_notifications_and_the_dock_is_ready(window, qtbot):
     assert dock.run.button.isEnabled()
 
 
+def choose(box, value):
+    box.setCurrentIndex(box.findData(value))
+    box.activated.emit(box.currentIndex())
+
+
 def test_inputs_change_the_training(window, qtbot):
     _, dock, children = window()
     for box, value in ((dock.parameters.epochs, 4), (dock.parameters.seed, 9), (dock.parameters.crop["y"], 32)):
         box.setValue(value)
     dock.parameters.share.setValue(70)
     dock.parameters.channels.setValue(4)
-    dock.parameters.form.setCurrentIndex(2)
-    dock.parameters.form.activated.emit(2)
+    choose(dock.parameters.form, "hybrid1")
+    choose(dock.parameters.head, "stardist")
+    assert dock.advanced.rays["z"].isEnabled()
+    dock.advanced.rays["z"].setValue(2.5)
     dock.parameters.name.setText("other")
     dock.parameters.name.editingFinished.emit()
     dock.advanced.inputs["learning_rate",].setValue(1e-4)
@@ -156,6 +163,7 @@ def test_inputs_change_the_training(window, qtbot):
     config = request.config
     assert (config.epochs, config.seed, config.crop, config.simulated) == (4, 9, (12, 32, 24), 0.7)
     assert (config.network.channels, config.network.form, config.learning_rate) == (4, "hybrid1", 1e-4)
+    assert (config.network.head, config.network.ray_spacing) == ("stardist", (2.5, 1, 1))
     assert request.weights.name == "other.safetensors"
 
 

@@ -93,6 +93,23 @@ def test_messages_of_a_training_and_of_its_continuation(request_of):
     assert last[-1]["kind"] == "done"
 
 
+def test_the_fastest_form_is_found_once(request_of):
+    """Told before the first epoch, written into the checkpoint, and kept when the training goes on."""
+    request = request_of().replace(auto_form=True)
+    told: list[dict] = []
+    run_request(request, told.append, lambda: False)
+    form = next(message["form"] for message in told if message["kind"] == "form")
+    found = find_checkpoint(request.run_dir)
+    assert found.config.network.form == form
+    assert found.continues(request.config, any_form=True)
+    other = request.config.network.replace(particle_stages=0 if form != "pixel" else 1)
+    again = request.replace(config=request.config.replace(network=other, epochs=request.config.epochs + 1))
+    told.clear()
+    run_request(again, told.append, lambda: False)
+    assert next(message["form"] for message in told if message["kind"] == "form") == form
+    assert find_checkpoint(request.run_dir).epoch == again.config.epochs
+
+
 def test_a_loss_that_is_no_number_ends_the_training(request_of):
     request = request_of(epochs=50, learning_rate=1.0, clip_norm=1e30)
     from napari_aprcnn.train.volume_fit import VolumeTask

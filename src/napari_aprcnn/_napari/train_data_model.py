@@ -127,6 +127,12 @@ class TrainData:
         return [row.name for row in self.rows if not row.held_back]
 
     @property
+    def spacing_um(self) -> tuple[float, float, float] | None:
+        """Voxel size (z, y, x) of the first pair of layers that tells one."""
+        pairs = [row for row in self.rows if isinstance(row, LayerPair)]
+        return next((found for row in pairs if (found := row.spacing_um) is not None), None)
+
+    @property
     def problem(self) -> str:
         """Why the rows cannot be trained on, or an empty string."""
         if self.rows and all(row.held_back for row in self.rows):

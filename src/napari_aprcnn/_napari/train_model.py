@@ -24,6 +24,7 @@ from napari_aprcnn._napari.train_settings import (
     save_train_settings,
 )
 from napari_aprcnn._napari.train_sources import PathSource
+from napari_aprcnn._napari.train_words import conflict_words, plan_words, time_words
 from napari_aprcnn.errors import AprcnnError, ConfigError
 from napari_aprcnn.models.cards import ModelCard, read_card
 from napari_aprcnn.models.volume_config import VolumeNetConfig
@@ -31,6 +32,7 @@ from napari_aprcnn.models.zoo import list_models
 from napari_aprcnn.train.extras import missing_extras, need_extras
 from napari_aprcnn.train.process import TrainingProcess
 from napari_aprcnn.train.volume_request import Checkpoint, TrainRequest, find_checkpoint, read_request, set_aside
+from napari_aprcnn.train.volume_settings import VolumeTrainConfig
 
 __all__ = ["TrainModel"]
 
@@ -128,18 +130,38 @@ class TrainModel:
 
     @property
     def form(self) -> str:
-        """``apr``, ``pixel`` or ``hybrid1`` ..."""
-        return self.settings.config.network.form
+        """``auto``, ``apr``, ``pixel`` or ``hybrid1`` ..."""
+        return "auto" if self.settings.auto_form else self.settings.config.network.form
 
     @property
     def forms(self) -> tuple[str, ...]:
         """The forms that the network can have."""
-        return ("apr", "pixel", *(f"hybrid{k}" for k in range(1, self.settings.config.network.depth + 1)))
+        return ("auto", "apr", "pixel", *(f"hybrid{k}" for k in range(1, self.settings.config.network.depth + 1)))
 
     def choose_form(self, form: str) -> bool:
-        """Choose between particles, voxels, and both."""
+        """Choose between particles, voxels, both, and what is expected to be fastest on the data (``auto``)."""
+        if form == "auto":
+            return self.set_option(auto_form=True)
         stages = None if form == "apr" else form.removeprefix("hybrid").replace("pixel", "0")
-        return self.set("network", "particle_stages", value=stages)
+        path = ("network", "particle_stages")
+        return self._try(
+            lambda: self.settings.replace(config=with_value(self.settings.config, path, stages), auto_form=False)
+        )
+
+    def choose_head(self, head: str) -> bool:
+        """Choose how nuclei are told apart: ``flows``, ``stardist`` or ``three_class``.
+
+        A model to start from that has another head gives its body; the new head begins at random. StarDist's rays are
+        spread for the voxel size of the first pair of layers that tells one.
+        """
+        return self._try(lambda: self.settings.replace(config=self._with_rays({"head": head})))
+
+    def _with_rays(self, changes: dict[str, Any]) -> VolumeTrainConfig:
+        network = self.settings.config.network.replace(**changes)
+        spacing = self.data.spacing_um
+        if network.head == "stardist" and network.ray_spacing == (1.0, 1.0, 1.0) and spacing:
+            network = network.replace(ray_spacing=spacing)
+        return self.settings.config.replace(network=network)
 
     def choose_start(self, start: str) -> bool:
         """Choose the model to start from, by name or file; empty: from scratch. Its network is taken over."""
@@ -183,6 +205,7 @@ class TrainModel:
             output=settings.output,
             name=settings.name,
             config=config,
+            auto_form=settings.auto_form,
             labelled=self.data.paths(held_back=False),
             validation=self.data.paths(held_back=True),
             initial=settings.start or None,
@@ -199,22 +222,8 @@ class TrainModel:
         except AprcnnError as error:
             self._run_problem = str(error)
         else:
-            self._run_problem = self._conflict(request)
+            self._run_problem = conflict_words(request, self.checkpoint)
         self.changed.emit("run")
-
-    def _conflict(self, request: TrainRequest) -> str:
-        found, name = self.checkpoint, request.name
-        if found is None:
-            exists = request.weights.exists()
-            return f"{request.weights} exists already; choose another name, or start afresh." if exists else ""
-        if not found.continues(request.config):
-            return (
-                f"A training called {name} is there, with other parameters ({found.epoch} epochs done). Take its "
-                "parameters to go on with it, start afresh, or choose another name."
-            )
-        if found.epoch >= request.config.epochs and request.weights.exists():
-            return f"{name} has been trained for {found.epoch} epochs; set more of them to go on, or another name."
-        return ""
 
     @property
     def resumable(self) -> bool:
@@ -252,20 +261,11 @@ class TrainModel:
     @property
     def plan_words(self) -> str:
         """What a training would do, in one line."""
-        config, done = self.settings.config, self.checkpoint.epoch if self.checkpoint and self.resumable else 0
-        steps = (config.epochs - done) * config.steps_per_epoch
-        trained = [row for row in self.data.rows if not row.held_back]
-        if not self.settings.mix:
-            what = "the labels above"
-        elif not trained:
-            what = "simulated volumes alone"
-        else:
-            what = f"the labels above, {config.simulated:.0%} simulated"
-        if done and not trained and self._stored_data():
-            what = "the data that it was started with"
-        pace = f", about {_words(steps * self.runner.epochs[-1].seconds_per_step)}" if self.runner.epochs else ""
-        begun = f"epoch {done} of {config.epochs} is done; " if done else ""
-        return f"{begun}{max(0, steps)} steps{' left' if done else ''} on {what}{pace}"
+        done = self.checkpoint.epoch if self.checkpoint and self.resumable else 0
+        trained = any(not row.held_back for row in self.data.rows)
+        stored = bool(done) and not trained and self._stored_data()
+        pace = self.runner.epochs[-1].seconds_per_step if self.runner.epochs else None
+        return plan_words(self.settings, done=done, labels=trained, stored=stored, pace=pace)
 
     def _stored_data(self) -> bool:
         """Whether an interrupted training has data of its own that can be gone on with."""
@@ -335,7 +335,8 @@ class TrainModel:
             return False
         mix = request.config.simulated > 0
         config = request.config if mix else request.config.replace(simulated=self.settings.config.simulated)
-        return self._try(lambda: self.settings.replace(config=config, mix=mix, start=request.initial or ""))
+        start, auto = request.initial or "", request.auto_form
+        return self._try(lambda: self.settings.replace(config=config, auto_form=auto, mix=mix, start=start))
 
     def use_model(self) -> bool:
         """Make the trained model that of the Segment dock; returns whether one is open."""
@@ -349,7 +350,7 @@ class TrainModel:
             return {"stopping": "stopping after the step in work", "writing": "writing the layers"}.get(self.state, "")
         if step is None:
             return "starting: loading the network, making the first crops"
-        left = _words(step.seconds_left)
+        left = time_words(step.seconds_left)
         return f"epoch {step.epoch} of {step.epochs}, step {step.step} of {step.steps}, {left} left"
 
     @property
@@ -379,6 +380,8 @@ class TrainModel:
     # --- passing on --------------------------------------------------------------------------------------------------
 
     def _data_changed(self, what: str) -> None:
+        if what == "rows" and (config := self._with_rays({})) != self.settings.config:
+            self._try(lambda: self.settings.replace(config=config))
         self.changed.emit(what)
         self.changed.emit("run")
 
@@ -392,9 +395,3 @@ class TrainModel:
 
     def _runner_notified(self, severity: str, sentence: str, error: Exception | None) -> None:
         self.notified.emit(severity, sentence, error)
-
-
-def _words(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -182,6 +182,8 @@ class TrainRunner:
             elif kind == "start":
                 self.epochs = [EpochReport(**line) for line in values["history"]]
                 self.changed.emit("epochs")
+            elif kind == "form":
+                self.notified.emit("info", f"the fastest form of this network on these images: {values['form']}", None)
             elif kind in ("done", "cancelled", "error"):
                 self._last = message
             else:

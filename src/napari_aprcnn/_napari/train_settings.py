@@ -47,6 +47,8 @@ class TrainSettings(Frozen):
         The training; its network is that of the model to start from, in the chosen form.
     start
         Name or file of the model to start from; empty: from scratch; ``None``: not chosen yet.
+    auto_form
+        The form of the network is the one that is expected to be fastest on the data.
     mix
         Mix simulated volumes in, as many as `config` says.
     name, folder
@@ -61,6 +63,7 @@ class TrainSettings(Frozen):
 
     config: VolumeTrainConfig = Field(default_factory=_config)
     start: str | None = None
+    auto_form: bool = False
     mix: bool = True
     name: str = "my-model"
     folder: str = ""

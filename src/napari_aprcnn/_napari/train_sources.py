@@ -46,6 +46,13 @@ class LayerPair:
         return str(self.image.name)
 
     @property
+    def spacing_um(self) -> tuple[float, float, float] | None:
+        """Voxel size (z, y, x), where the image tells it."""
+        image = image_of(self.image)
+        order = _AXES.get(image.data.ndim)
+        return None if order is None else image.spacing(image.guess().replace(order=order, channel=0)).um
+
+    @property
     def words(self) -> str:
         """Names and shape."""
         shape = " x ".join(str(n) for n in _full(self.image).shape)
@@ -145,10 +152,9 @@ def take_pair(pair: LayerPair) -> Snapshot:
         As `check_pair`.
     """
     check_pair(pair.image, pair.labels)
-    image = image_of(pair.image)
-    spacing = image.spacing(image.guess().replace(order=_AXES[image.data.ndim], channel=0)).um
-    labels = _full(pair.labels)
-    return Snapshot(image.name, image.data, labels.copy() if isinstance(labels, np.ndarray) else labels, spacing)
+    image, labels = image_of(pair.image), _full(pair.labels)
+    copied = labels.copy() if isinstance(labels, np.ndarray) else labels
+    return Snapshot(image.name, image.data, copied, pair.spacing_um)
 
 
 def check_path(path: Path) -> PathSource:

@@ -5,6 +5,8 @@ on with it. Each line of standard output is an object with a ``kind``:
 
 ``start``
     ``history``: the reports of the epochs that are done.
+``form``
+    ``form``: that of the network, where it was to be chosen here.
 ``step``, ``epoch``
     The fields of `StepReport` and `EpochReport`.
 ``done``
@@ -68,10 +70,11 @@ def run_request(request: TrainRequest, tell: Tell, should_cancel: Callable[[], b
     need_extras()
     request.run_dir.mkdir(parents=True, exist_ok=True)
     history = request.run_dir / HISTORY
-    done = _read_history(history) if find_checkpoint(request.run_dir) is not None else []
+    found = find_checkpoint(request.run_dir)
+    done = _read_history(history) if found is not None else []
     history.write_text("".join(f"{json.dumps(line)}\n" for line in done), encoding="utf-8")
     tell({"kind": "start", "history": done})
-    from napari_aprcnn.train.volume_command import train_volumes
+    from napari_aprcnn.train.volume_command import fastest_form, train_volumes
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -81,10 +84,14 @@ def run_request(request: TrainRequest, tell: Tell, should_cancel: Callable[[], b
             file.write(f"{json.dumps(line)}\n")
         tell({"kind": "epoch", **line})
 
+    config = request.config
+    if request.auto_form:
+        config = found.with_form(config) if found else fastest_form(config, request.labelled)
+        tell({"kind": "form", "form": config.network.form})
     path = train_volumes(
         output=request.output,
         name=request.name,
-        config=request.config,
+        config=config,
         labelled=request.labelled,
         validation=request.validation,
         initial=request.initial,

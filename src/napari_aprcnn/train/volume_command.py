@@ -28,7 +28,7 @@ from napari_aprcnn.train.volume_settings import VolumeTrainConfig
 from napari_aprcnn.train.volume_sources import read_volumes
 from napari_aprcnn.train.volume_tune import can_tune, tuned_settings
 
-__all__ = ["train_volumes", "train_volumes_command"]
+__all__ = ["fastest_form", "train_volumes", "train_volumes_command"]
 
 _MARGIN = 16
 MIXED = "mixed"
@@ -259,7 +259,7 @@ def train_volumes_command(
     plain = SimulationConfig(shape=_larger(config.crop), outline_level=outline, outline_common=outline_common)
     simulation = [_simulation(word, plain) for word in simulations or [MIXED]]
     if form == "auto":
-        config = _fastest(config, paths, simulation)
+        config = fastest_form(config, paths, simulation)
         form = config.network.form
         typer.echo(f"form: {form}", err=True)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -303,10 +303,28 @@ def _stages(form: str, depth: int) -> int | None:
     raise ConfigError(f"got form {form!r}, expected apr, pixel, auto, or hybrid1 to hybrid{depth}")
 
 
-def _fastest(
-    config: VolumeTrainConfig, paths: Sequence[Path], simulation: Sequence[SimulationConfig]
+def fastest_form(
+    config: VolumeTrainConfig, paths: Sequence[Path], simulation: Sequence[SimulationConfig] = ()
 ) -> VolumeTrainConfig:
-    """The same training of the form that is expected to be fastest on a few of its images."""
+    """Return the same training of the form that is expected to be fastest on a few of its images.
+
+    Parameters
+    ----------
+    config
+        The training, its network in any form.
+    paths
+        Archives or folders of labelled images, as `train_volumes` takes them.
+    simulation
+        Of the simulated volumes; by default what `train_volumes` takes.
+
+    Raises
+    ------
+    TrainingDataError
+        If the data cannot be read.
+    StageError
+        If an image is too small for the network's depth.
+    """
+    simulation = simulation or [SimulationConfig(shape=_larger(config.crop))]
     images = [item.image for item in read_volumes(paths)][:_LOOKED_AT]
     if config.simulated > 0 or not images:
         images += [simulate_volume(one, seed=config.seed + n).image for one in simulation for n in range(_LOOKED_AT)]

@@ -40,6 +40,9 @@ class TrainRequest(Frozen):
         The training.
     labelled, validation
         Archives and folders of labelled images to train on, and to look at after every epoch.
+    auto_form
+        Whether the form of the network (`VolumeNetConfig.particle_stages`) is the one that is expected to be fastest on
+        a few of the images, whatever `config` says; a training that goes on keeps the one it began with.
     initial
         Model or weights file to start from; ``None``: from scratch.
     accelerator
@@ -53,6 +56,7 @@ class TrainRequest(Frozen):
     output: Path
     name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")
     config: VolumeTrainConfig = VolumeTrainConfig()
+    auto_form: bool = False
     labelled: tuple[Path, ...] = ()
     validation: tuple[Path, ...] = ()
     initial: str | None = None
@@ -111,9 +115,18 @@ class Checkpoint(NamedTuple):
     epoch: int
     config: VolumeTrainConfig | None
 
-    def continues(self, config: VolumeTrainConfig) -> bool:
-        """Whether a training with `config` goes on from here."""
-        return self.config is not None and lasting(self.config) == lasting(config)
+    def continues(self, config: VolumeTrainConfig, *, any_form: bool = False) -> bool:
+        """Whether a training with `config`, or with it in any form, goes on from here."""
+        if self.config is None:
+            return False
+        return lasting(self.config) == lasting(self.with_form(config) if any_form else config)
+
+    def with_form(self, config: VolumeTrainConfig) -> VolumeTrainConfig:
+        """Return `config` with the network in the form of this training."""
+        if self.config is None:
+            return config
+        stages = self.config.network.particle_stages
+        return config.replace(network=config.network.replace(particle_stages=stages))
 
 
 def lasting(config: VolumeTrainConfig) -> dict[str, Any]:

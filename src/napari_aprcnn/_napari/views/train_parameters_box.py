@@ -24,10 +24,20 @@ from napari_aprcnn.train.volume_settings import VolumeTrainConfig
 __all__ = ["TrainAdvancedBox", "TrainParametersBox", "side_by_side"]
 
 _SCRATCH = "from scratch"
-_FORM_WORDS = {"apr": "particles", "pixel": "voxels"}
+_FORM_WORDS = {"auto": "fastest here", "apr": "particles", "pixel": "voxels"}
 _FORM_HELP = (
     "What the network works on. particles: fast where images are sparse; voxels: its pixel twin;\n"
-    "hybrid k: particles in the k finest stages, voxels below. Weights of one form go on in another."
+    "hybrid k: particles in the k finest stages, voxels below; fastest here: what is expected to be\n"
+    "fastest on a few of the images. Weights of one form go on in another."
+)
+_HEAD_WORDS = {"flows": "flows (any shape)", "stardist": "stars (round nuclei)", "three_class": "inside, rim, outside"}
+_HEAD_HELP = (
+    "How touching nuclei are told apart. flows: any shape; stars: star-convex polyhedra, needs the stardist package;\n"
+    "inside, rim, outside: three classes. A model to start from that has another one gives its body; the rest is new."
+)
+_RAYS_HELP = (
+    "Voxel size along {axis} that the rays of stars are spread for (only the ratios count); "
+    "taken from the first pair of layers."
 )
 # These have places of their own in the dock.
 _ELSEWHERE = {("epochs",), ("seed",), ("simulated",)}
@@ -93,6 +103,12 @@ class TrainParametersBox(QWidget):
             lambda _: self._model.set("network", "channels", value=self.channels.number())
         )
         form.addRow("Network", side_by_side((self.form, 2), (QLabel("channels"), 0), (self.channels, 1)))
+        self.head = ChoiceBox()
+        self.head.show_items([(words, head) for head, words in _HEAD_WORDS.items()], "flows")
+        self.head.setToolTip(_HEAD_HELP)
+        self.head.setAccessibleName("how nuclei are told apart")
+        self.head.activated.connect(lambda _: self._model.choose_head(self.head.currentData()))
+        form.addRow("Nuclei by", self.head)
 
     def _add_numbers(self, form: QFormLayout) -> None:
         self.epochs = NumberBox(1, 100_000, integer=True)
@@ -158,6 +174,7 @@ class TrainParametersBox(QWidget):
             items.append((Path(settings.start).name, settings.start))
         self.start.show_items([*items, (_SCRATCH, "")], settings.start or "")
         self.form.show_items([(_FORM_WORDS.get(f) or f"hybrid {f[6:]}", f) for f in model.forms], model.form)
+        self.head.setCurrentIndex(self.head.findData(config.network.head))
         self.channels.show_number(config.network.channels)
         self.channels.setEnabled(not settings.start)
         self.epochs.show_number(config.epochs)
@@ -196,6 +213,7 @@ class TrainAdvancedBox(QWidget):
         for spec in field_specs(VolumeTrainConfig):
             if _is_shown(spec):
                 self._add(form, spec)
+        self._add_rays(form)
         self.refresh()
 
     def _add(self, form: QFormLayout, spec: FieldSpec) -> None:
@@ -212,8 +230,26 @@ class TrainAdvancedBox(QWidget):
         label.setBuddy(widget)
         form.addRow(label, widget)
 
+    def _add_rays(self, form: QFormLayout) -> None:
+        self.rays = {letter: NumberBox(0.01, 1000.0, step=0.1).plain() for letter in "zyx"}
+        cells: list[tuple[QWidget, int]] = []
+        for letter, box in self.rays.items():
+            box.setToolTip(_RAYS_HELP.format(axis=letter))
+            box.setAccessibleName(f"ray spacing {letter}")
+            box.valueChanged.connect(self._type_rays)
+            cells += [(QLabel(letter), 0), (box, 1)]
+        form.addRow("ray spacing", side_by_side(*cells))
+
+    def _type_rays(self, _value: float) -> None:
+        spacing = tuple(box.number() for box in self.rays.values())
+        self._model.set("network", "ray_spacing", value=spacing)
+
     def refresh(self) -> None:
         """Show the parameters as they are."""
+        network = self._model.settings.config.network
+        for box, n in zip(self.rays.values(), network.ray_spacing, strict=True):
+            box.show_number(n)
+            box.setEnabled(network.head == "stardist")
         self.device.setCurrentIndex(self.device.findData(self._model.settings.accelerator))
         for path, widget in self.inputs.items():
             show_value(widget, self._model.get(*path))
