@@ -308,6 +308,25 @@ def test_planes_of_a_volume_are_never_parted(volumes):
         split(volumes, parts=4, part=3, seed=0)
 
 
+def test_a_single_volume_is_cut_into_runs_of_planes(teacher, tmp_path):
+    plane = tifffile.imread(sample_path("culture"))
+    stack = np.stack([plane[z : z + 128, :128] for z in range(12)])
+    tifffile.imwrite(tmp_path / "v.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    config = distil_settings(views=1)
+    patches = TeacherPatches(read_images([tmp_path]), teacher, config, folder=tmp_path / "patches")
+    seen = set()
+    for part in range(3):
+        train, looked_at = split(patches, parts=3, part=part, seed=0)
+        learnt, held = (sorted({patches.entries[n].image for n in part}) for part in (train, looked_at))
+        assert held == list(range(held[0], held[0] + 4))
+        assert min(abs(a - b) for a in learnt for b in held) == 3
+        seen |= set(held)
+    assert seen == set(range(12))
+    stack = TeacherPatches(read_images([tmp_path])[:3], teacher, config, folder=tmp_path / "few")
+    with pytest.raises(TrainingDataError, match="one file with nuclei in 3 planes"):
+        split(stack, parts=2, part=0, seed=0)
+
+
 def test_labelled_volumes_and_groups_of_the_index_have_one_origin(tmp_path):
     image, labels = disks()
     for name in ("v", "w"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ __all__ = ["FeatureObjective", "PatchSampler", "distil_on", "foreground_iou", "s
 
 VALIDATION = "validation.csv"
 BEST = "best.pt"
+PARTED = 2  # planes beside those that are looked at, of a single file
+_log = logging.getLogger(__name__)
 _REMEDY = f"remove it and {CHECKPOINT} beside it to train afresh"
 
 
@@ -151,7 +154,8 @@ class FeatureObjective(nn.Module):
 def split(patches: TeacherPatches, *, parts: int, part: int, seed: int) -> tuple[list[int], list[int]]:
     """Numbers of the patches to train on and to look at: every `parts`-th image, none in both.
 
-    Planes of one file, and images that an index has in one group, count as one image.
+    Planes of one file, and images that an index has in one group, count as one image. Of a single file the planes are
+    cut into `parts` runs; one is looked at, and the two planes beside it are left out, as they are too much like it.
 
     Raises
     ------
@@ -159,6 +163,8 @@ def split(patches: TeacherPatches, *, parts: int, part: int, seed: int) -> tuple
         If there are too few images.
     """
     groups = sorted({entry.group for entry in patches.entries})
+    if len(groups) == 1:
+        return _split_planes(patches, parts=parts, part=part)
     order = np.random.default_rng(seed).permutation(len(groups))
     held = {groups[int(i)] for i in order[part::parts]}
     train = [n for n, entry in enumerate(patches.entries) if entry.group not in held]
@@ -168,6 +174,24 @@ def split(patches: TeacherPatches, *, parts: int, part: int, seed: int) -> tuple
             f"got {len(groups)} images with nuclei, planes of one file counted as one (they are too alike to learn from"
             f" some and look at others); expected at least {max(2, part + 1)}: give more files, or fewer folds"
         )
+    return train, looked_at
+
+
+def _split_planes(patches: TeacherPatches, *, parts: int, part: int) -> tuple[list[int], list[int]]:
+    """Numbers of the patches of one file to train on and to look at: runs of neighbouring planes."""
+    planes = sorted({entry.image for entry in patches.entries})
+    run = np.array_split(planes, parts)[part]
+    train, looked_at = [], []
+    if len(run):
+        low, high = int(run[0]), int(run[-1])
+        looked_at = [n for n, entry in enumerate(patches.entries) if low <= entry.image <= high]
+        train = [n for n, entry in enumerate(patches.entries) if not low - PARTED <= entry.image <= high + PARTED]
+    if not train or not looked_at:
+        raise TrainingDataError(
+            f"got one file with nuclei in {len(planes)} planes; expected more of them, to learn from some and look at "
+            f"others, {PARTED} planes apart: give more files or planes, or fewer folds"
+        )
+    _log.info("one file: planes %d to %d are looked at, %d beside them left out", low, high, PARTED)
     return train, looked_at
 
 
