@@ -14,6 +14,7 @@ from napari_aprcnn.models.configs import NETWORKS
 
 # A table is a module with `table(...) -> BenchTable` (or several of them), which takes what it needs of the options.
 TABLES = {
+    "accuracy": "napari_aprcnn.bench.accuracy",
     "estimates": "napari_aprcnn.bench.estimates",
     "evaluation": "napari_aprcnn.bench.evaluation",
     "masks": "napari_aprcnn.bench.masks",
@@ -22,6 +23,7 @@ TABLES = {
     "pipeline": "napari_aprcnn.bench.pipeline",
     "startup": "napari_aprcnn.bench.startup",
     "unets": "napari_aprcnn.bench.unets",
+    "volumes": "napari_aprcnn.bench.volumes",
 }
 
 
@@ -40,6 +42,15 @@ def main(
     ] = None,
     network: Annotated[
         list[str] | None, typer.Option(help="Only these networks beside the baseline (table network).")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Zips or folders of labelled images (table accuracy).")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="Models, by name or file (tables accuracy and volumes).")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Weights of the `cellpose` network to compare with (accuracy, volumes).")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of both sides.")] = 2,
     quick: Annotated[bool, typer.Option(help="Small inputs and few repeats, to see that it runs.")] = False,
@@ -60,7 +71,8 @@ def main(
                 raise
             typer.echo(f"\n{name}: no such table in this version, left out")
             continue
-        tables = run_table(module, {"peer": peer, "threads": threads, "quick": quick, "network": network})
+        options = {"peer": peer, "threads": threads, "quick": quick, "network": network}
+        tables = run_table(module, {**options, "data": data, "models": model, "teacher": teacher})
         for number, table in enumerate(tables):
             typer.echo(f"\n{table.text()}")
             if out is not None:

@@ -49,9 +49,7 @@ print(json.dumps({"s": seconds, "f1": f1, "peak_gb": peak / 2**20, "peak_without
 """
 
 
-def shifted_balls(
-    shape: tuple[int, int, int], *, seed: int, pitch: tuple[int, int, int] = (20, 22, 22)
-) -> NDArray[np.uint32]:
+def shifted_balls(shape: tuple[int, int, int], *, seed: int) -> NDArray[np.uint32]:
     """Balls of 13 to 21 voxels on a grid, each moved by up to two voxels: quick to make, and a few touch.
 
     Parameters
