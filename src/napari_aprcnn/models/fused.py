@@ -52,7 +52,8 @@ class _Separable:
     ) -> None:
         conv = Conv(layer, scale=scale, shift=shift, merge_tiny=False)
         depthwise = cast("Tensor", conv.depthwise)
-        self.taps = np.zeros((9, channels), np.float32)
+        self.taps = planes.aligned(9, channels)
+        self.taps[...] = 0
         self.taps[:, : depthwise.shape[0]] = depthwise[:, 0].flatten(1).t().float().numpy()
         self.dilation = conv.dilation
         self.weight, self.bias = _array(conv.weight[:, :, 0, 0]), _array(conv.bias)
@@ -246,7 +247,7 @@ class FusedFamily(nn.Module):
         buffers = self._kept if mine else {}
         try:
             n, _, height, width = x.shape
-            y = np.empty((n, 3, height, width), np.float32)
+            y = planes.aligned(n, 3, height, width)
             styles = [self._one(x[i], y[i], buffers, check) for i in range(n)]
         finally:
             if mine:
@@ -259,7 +260,7 @@ class FusedFamily(nn.Module):
         def room(name: str, *shape: int) -> NDArray[np.float32]:
             size = int(np.prod(shape))
             if name not in buffers or buffers[name].size < size:
-                buffers[name] = np.empty(size, np.float32)
+                buffers[name] = planes.aligned(size)
             return cast("NDArray[np.float32]", buffers[name][:size].reshape(shape))
 
         height, width = x.shape[1:]

@@ -12,7 +12,7 @@
 namespace aprcnn {
 
 constexpr int64_t pad = 2;            // zero pixels on each side of a row: the largest dilation
-constexpr int64_t chunk_floats = 6144;  // of depthwise results that wait for their pointwise convolution: 24 KB
+constexpr int64_t chunk_floats = 3072;  // of depthwise results that wait for their pointwise convolution: 12 KB
 
 // Memory of a thread, kept from call to call: fresh pages cost more than the arithmetic on them.
 class Scratch {
