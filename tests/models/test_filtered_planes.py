@@ -12,7 +12,7 @@ from torch import nn
 from napari_aprcnn import _kernels
 from napari_aprcnn._kernels import planes
 from napari_aprcnn._kernels.dispatch import extension
-from napari_aprcnn.models.folding import Conv, Norm
+from napari_aprcnn.models.folding import Conv, Norm, Shuffle, pooled
 from napari_aprcnn.models.optimise import in_bands
 
 COMPILED = [name for name in _kernels.instruction_sets() if name != "python"]
@@ -92,10 +92,71 @@ def test_what_is_fused_is_what_comes_one_after_the_other(compiled, shape):
         assert torch.equal(out, fused)
 
 
-def test_a_relu_before(compiled):
-    conv, _ = layers(32, 16)
-    x = plane(32, 11, 9)
-    close(conv(x, relu_first=True), expected(conv, x.relu()))
+def test_a_norm_of_twice_the_input(compiled):
+    conv, norm = layers(32, 16)
+    batch = nn.BatchNorm2d(32).double().eval()  # of mean 0 and variance 1: scale and shift are its weight and bias
+    batch.weight.data, batch.bias.data, batch.eps = norm.scale.double(), norm.shift.double(), 0.0
+    twice, x = Norm(batch, times=2.0), plane(32, 11, 9)
+    twice.scale, twice.shift = twice.scale.detach().float(), twice.shift.detach().float()
+    close(conv(x, norm=twice), expected(conv, 2 * x, norm))
+    close(twice(x), norm(2 * x).double())
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_an_upsampling_is_one_pass(compiled, skip):
+    torch.manual_seed(0)
+    deconv = nn.ConvTranspose2d(32, 16, 2, stride=2)
+    shuffle = Shuffle(deconv)
+    for buffer, values in list(shuffle.named_buffers()):
+        setattr(shuffle, buffer, values.detach().float())
+    x, more, scale, shift = plane(32, 7, 9), plane(16, 14, 18), torch.randn(16), torch.randn(16)
+    add = (more, scale) if skip else None
+    torch_way = shuffle(x, shift=shift, add=add, relu=True)
+    assert shuffle.rows is None
+    shuffle.prepare_rows()
+    assert shuffle.rows is not None
+    got = shuffle(x, shift=shift, add=add, relu=True)
+    with torch.no_grad():
+        wanted = deconv(x) + shift[:, None, None] + (more * scale[:, None, None] if skip else 0)
+    close(got, wanted.double().relu())
+    close(torch_way, wanted.double().relu())
+    close(shuffle(x, shift=shift, add=add), wanted.double())
+
+
+def test_pooling_takes_the_largest(compiled):
+    x = plane(48, 10, 14)
+    assert torch.equal(pooled(x), F.max_pool2d(x, 2))
+    few = plane(3, 10, 14)
+    assert torch.equal(pooled(few), F.max_pool2d(few, 2))
+    with pytest.raises(ValueError, match="pairs"):
+        planes.pool(np.zeros((3, 4, 16), np.float32), np.zeros((1, 2, 16), np.float32))
+    with pytest.raises(ValueError, match="fit"):
+        planes.pool(np.zeros((4, 4, 16), np.float32), np.zeros((2, 3, 16), np.float32))
+
+
+def test_heads_are_written_plane_by_plane(compiled):
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 37, 32), (3, 32), (3,)))
+    out = np.full((3, 9, 37), np.nan, np.float32)
+    planes.heads(x, planes.pack(weight, bias), out, first=2)
+    assert np.isnan(out[:, :2]).all()
+    assert np.isnan(out[:, 7:]).all()
+    np.testing.assert_allclose(out[:, 2:7], np.moveaxis(x @ weight.T + bias, 2, 0), atol=1e-4)
+    with pytest.raises(ValueError, match="rows"):
+        planes.heads(x, planes.pack(weight, bias), out, first=5)
+    with pytest.raises(ValueError, match="fit"):
+        planes.heads(x[:, :36].copy(), planes.pack(weight, bias), out)
+
+
+def test_memory_begins_with_a_cache_line():
+    for shape, dtype in (((3, 5), np.float32), ((7,), np.uint16), ((1 << 20,), np.float32)):
+        made = planes.aligned(*shape, dtype=dtype)
+        assert (made.shape, made.dtype) == (shape, dtype)
+        assert made.ctypes.data % 64 == 0
+        assert made.flags.c_contiguous
+    weights, _, _, halves = planes.pack(np.ones((48, 32), np.float32), np.zeros(48, np.float32))
+    assert weights.ctypes.data % 64 == 0
+    assert halves is None or halves.ctypes.data % 64 == 0
 
 
 def test_rows_of_a_taller_plane(compiled):

@@ -49,13 +49,15 @@ def test_equal_at_odd_sizes(size, monkeypatch):
 
 def _outputs_of_blocks(fast, x) -> list[torch.Tensor]:
     outputs: list[torch.Tensor] = []
-    plain = type(fast)._in_bands
 
-    def keep(step, like, halo, check):
-        outputs.append(plain(fast, step, like, halo, check))
-        return outputs[-1]
+    def keeping(plain):
+        def keep(*arguments):
+            outputs.append(plain(fast, *arguments))
+            return outputs[-1]
 
-    fast._in_bands = keep
+        return keep
+
+    fast._in_bands, fast._finish_in_bands = keeping(type(fast)._in_bands), keeping(type(fast)._finish_in_bands)
     fast(x)
     return outputs
 

@@ -29,10 +29,12 @@ __all__ = [
     "can_run",
     "filter_plane",
     "filter_weights",
+    "heads",
     "lanes",
     "pack",
     "pair",
     "plain_decoder",
+    "pool",
     "up",
 ]
 
@@ -269,14 +271,68 @@ def plain_decoder(
     extension().planes_plain_decoder(scales, last, head, out, low, high, doubled, half, default_threads(threads))
 
 
-def up(
-    x: Floats, upper: Pointwise, lower: Pointwise, out: Floats, *, half: bool = False, threads: int | None = None
-) -> None:
-    """Transposed convolution, kernel 2, stride 2: x (H, W, C) to out (2 H, 2 W, K).
+def pool(x: Floats, out: Floats) -> None:
+    """Largest of 2 x 2 pixels, on this thread: x (2 H, 2 W, C) to out (H, W, C), C whole registers.
 
     Raises
     ------
     ValueError
         If shapes do not fit.
     """
-    extension().planes_up(x, upper, lower, out, half, default_threads(threads))
+    extension().planes_pool(x, out)
+
+
+def heads(x: Floats, head: Pointwise, out: Floats, *, first: int = 0) -> None:
+    """Mix the channels of rows to a few planes, on this thread.
+
+    Parameters
+    ----------
+    x : (rows, W, C) float32
+        C whole registers.
+    head
+        Packed pointwise convolution of no more columns than a register has.
+    out : (heads, H, W) float32
+        Rows `first` .. `first` + rows - 1 are filled.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+    """
+    extension().planes_heads(x, head, out, first)
+
+
+def up(
+    x: Floats,
+    upper: Pointwise,
+    lower: Pointwise,
+    out: Floats,
+    *,
+    add: tuple[Floats, Floats] | None = None,
+    relu: bool = False,
+    half: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Transposed convolution, kernel 2, stride 2: x (H, W, C) to out (2 H, 2 W, K), then sum and ReLU in one pass.
+
+    Parameters
+    ----------
+    x : (H, W, C) float32
+    upper, lower
+        Packed pointwise convolutions to the 2 K values of each row of 2 x 2 pixels.
+    out : (2 H, 2 W, K) float32
+        Filled.
+    add
+        Skip, as `out`, and its scale (2 K,) for two pixels side by side.
+    relu
+        Whether a ReLU follows.
+    half, threads
+        As `pair` takes them.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+    """
+    skip, scale = add if add is not None else (None, None)
+    extension().planes_up(x, upper, lower, skip, scale, relu, out, half, default_threads(threads))

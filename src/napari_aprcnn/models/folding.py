@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ __all__ = [
     "column",
     "doubled",
     "fold_projection",
+    "is_whole",
+    "plane_of",
     "pooled",
     "without",
 ]
@@ -132,7 +134,6 @@ class Conv(nn.Module):
         *,
         norm: Norm | None = None,
         norm_shift: Tensor | None = None,
-        relu_first: bool = False,
         add: Tensor | None = None,
         add_scale: Tensor | None = None,
         relu: bool = False,
@@ -148,8 +149,6 @@ class Conv(nn.Module):
             Added to the bias.
         norm, norm_shift
             Norm and ReLU that come before, with another shift than the norm's where it is given.
-        relu_first
-            Whether a ReLU comes before, without a norm; it may be done in place.
         add, add_scale : (1, co, rows, w), (co,)
             Added to the result, times the factors.
         relu
@@ -164,11 +163,7 @@ class Conv(nn.Module):
             before = None
             if norm is not None:
                 before = norm.scale.numpy(), (norm.shift if norm_shift is None else norm_shift).numpy()
-            elif relu_first:
-                before = np.ones(x.shape[1], np.float32), np.zeros(x.shape[1], np.float32)
             return self._filtered(filters, x, shift, before, add, add_scale, drop, out, relu=relu)
-        if relu_first:
-            x = x.relu_()
         if norm is not None:
             x = norm(x, norm_shift)
         bias = self.bias if shift is None else self.bias + shift
@@ -192,9 +187,9 @@ class Conv(nn.Module):
         if add_scale is not None:
             factors = np.zeros_like(bias)
             factors[:columns] = add_scale.numpy()
-        more = None if add is None else _plane(add)
+        more = None if add is None else plane_of(add)
         planes.filter_plane(
-            _plane(x), weights, bias, made.numpy(), norm=before, add=more, add_scale=factors, relu=relu, rows=rows
+            plane_of(x), weights, bias, made.numpy(), norm=before, add=more, add_scale=factors, relu=relu, rows=rows
         )
         return made.permute(2, 0, 1)[None] if out is None else out
 
@@ -204,28 +199,31 @@ def without(x: Tensor, drop: tuple[int, int]) -> Tensor:
     return x[:, :, drop[0] : x.shape[2] - drop[1]]
 
 
-def _plane(x: Tensor) -> NDArray[np.float32]:
+def plane_of(x: Tensor) -> NDArray[np.float32]:
     """Memory of a plane (1, C, h, w), channels last; a copy only where it is not laid out so."""
     found: NDArray[np.float32] = x[0].permute(1, 2, 0).contiguous().numpy()
     return found
 
 
 class Norm(nn.Module):
-    """Batch norm and ReLU that cannot be folded: one affine pass, then the ReLU in place."""
+    """Batch norm, of its input `times` a number, and ReLU that cannot be folded: one affine pass, the ReLU in place."""
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: nn.Module, *, times: float = 1.0) -> None:
         super().__init__()
         scale, shift = affine(norm)
+        scale = times * scale
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
     def forward(self, x: Tensor, style_shift: Tensor | None = None) -> Tensor:
         """Return relu(scale * x + shift), with the style's shift (C,) in place of the norm's where it is given."""
         shift = self.shift if style_shift is None else style_shift
-        return torch.addcmul(column(shift), x, column(self.scale)).relu_()
+        # In memory, channels last: there the factors lie beside the values.
+        made = torch.addcmul(shift, x.permute(0, 2, 3, 1), self.scale).relu_()
+        return made.permute(0, 3, 1, 2)
 
 
 class StyleShift(nn.Module):
@@ -284,13 +282,62 @@ class Shuffle(nn.Module):
         if before is not None:  # a pointwise convolution: no nonlinearity lies between the two
             weight, bias = weight @ before.weight[:, :, 0, 0], bias + weight @ before.bias
         self.channels = weight.shape[0] // 4
+        self._rows: dict[int, list[Any]] | None = None
         order = torch.arange(weight.shape[0]).view(-1, 4).t().flatten()
         self.register_buffer("weight", weight[order][:, :, None, None])
         self.register_buffer("bias", bias[order])
 
-    def forward(self, x: Tensor, *, shift: Tensor | None = None, add: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Upsample x (1, ci, h, w) to (1, co, 2 h, 2 w), plus ``shift`` (co,), plus skip (as x) times scale (co,)."""
+    def prepare_rows(self) -> None:
+        """Take the compiled kernel from now on, where it fits: float32, whole registers."""
+        if self.weight.dtype == torch.float32 and self.channels % 16 == 0 and planes.can_run():
+            self._rows = {}
+            self.rows  # noqa: B018 - made now, not in the first run
+
+    @property
+    def rows(self) -> list[Any] | None:
+        """Both rows of 2 x 2 pixels as packed products, for the instruction set in use; ``None``: torch multiplies."""
+        if self._rows is None or not planes.can_run():
+            return None
+        width = planes.lanes()
+        if width not in self._rows:
+            weight, bias = self.weight[:, :, 0, 0].contiguous().numpy(), self.bias.numpy()
+            halves = (slice(0, len(bias) // 2), slice(len(bias) // 2, None))
+            self._rows[width] = [planes.pack(weight[half], bias[half]) for half in halves]
+        return self._rows[width]
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        shift: Tensor | None = None,
+        add: tuple[Tensor, Tensor] | None = None,
+        relu: bool = False,
+    ) -> Tensor:
+        """Upsample one plane.
+
+        Parameters
+        ----------
+        x : (1, ci, h, w)
+        shift : (co,)
+            Added to the result.
+        add : (1, co, 2 h, 2 w) and (co,)
+            Skip and its factors, added, too.
+        relu
+            Whether a ReLU follows.
+
+        Returns
+        -------
+        (1, co, 2 h, 2 w) Tensor
+        """
         _, _, h, w = x.shape
+        rows = self.rows
+        if rows is not None:
+            more = np.zeros(1, np.float32) if shift is None else np.tile(shift.numpy(), 2)
+            upper, lower = ((weights, bias + more, *rest) for weights, bias, *rest in rows)
+            summed = None if add is None else (plane_of(add[0]), np.tile(add[1].numpy(), 2))
+            made = x.new_empty((2 * h, 2 * w, self.channels))
+            planes.up(plane_of(x), upper, lower, made.numpy(), add=summed, relu=relu, threads=1)
+            return made.permute(2, 0, 1)[None]
         bias = self.bias if shift is None else self.bias + shift.repeat(4)
         # Axes: height, width, row of the 2 x 2 pixels, then their column and channel as one.
         parts = F.conv2d(x, self.weight, bias).permute(0, 2, 3, 1).reshape(h, w, 2, 2 * self.channels)
@@ -301,7 +348,13 @@ class Shuffle(nn.Module):
             else:
                 skip = add[0].permute(0, 2, 3, 1).reshape(h, 2, w, 2 * self.channels)
                 torch.addcmul(parts[:, :, row], skip[:, row], add[1].repeat(2), out=result[:, row])
-        return result.view(1, 2 * h, 2 * w, self.channels).permute(0, 3, 1, 2)
+        result = result.view(1, 2 * h, 2 * w, self.channels).permute(0, 3, 1, 2)
+        return result.relu_() if relu else result
+
+
+def is_whole(x: Tensor) -> bool:
+    """Whether our kernels take (1, C, h, w): float32, whole registers of channels."""
+    return x.dtype == torch.float32 and x.shape[1] % 16 == 0 and planes.can_run()
 
 
 def doubled(x: Tensor) -> Tensor:
@@ -310,6 +363,11 @@ def doubled(x: Tensor) -> Tensor:
 
 
 def pooled(x: Tensor) -> Tensor:
-    """Max pooling by two; two maxima of strided views take a third of the time of torch's kernel."""
+    """Max pooling of one plane by two; without our kernel two maxima of strided views are the fastest."""
+    _, channels, height, width = x.shape
+    if is_whole(x):
+        made = x.new_empty((height // 2, width // 2, channels))
+        planes.pool(plane_of(x), made.numpy())
+        return made.permute(2, 0, 1)[None]
     x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
     return torch.maximum(x[:, :, :, ::2], x[:, :, :, 1::2])

@@ -23,12 +23,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from napari_aprcnn._kernels.planes import can_halve
+from napari_aprcnn._kernels import planes
 from napari_aprcnn.models.bands import bands, run_all
 from napari_aprcnn.models.family import CellposeFamily, check_input
 from napari_aprcnn.models.folding import (
@@ -37,9 +37,10 @@ from napari_aprcnn.models.folding import (
     Shuffle,
     StyleShift,
     affine,
-    column,
     doubled,
     fold_projection,
+    is_whole,
+    plane_of,
     pooled,
     without,
 )
@@ -178,19 +179,26 @@ class _PlainDecoder(nn.Module):
         self.shuffle = None
         if before is not None:
             self.shuffle = Shuffle(block.conv[0], before=before.conv if before.delegated else None, scale=scale)
+        else:  # x is the skip: their sum is twice the skip
+            self.norm = Norm(unit.conv[0], times=2.0)
+        self.ends = last  # the norm of the head is folded, its ReLU is not
 
     def style_shifts(self, style: Tensor) -> list[Tensor]:
         return [shift(style) for shift in self.shifts]
 
     def forward(self, x: Tensor, skip: Tensor, shifts: list[Tensor], drop: Drop, out: Tensor | None = None) -> Tensor:
         scale = cast("Tensor", self.skip_scale)
-        if self.shuffle is None:  # x is the skip: their sum is twice the skip
-            inner = torch.addcmul(column(shifts[0]), x, column(2 * scale))
+        norm = None
+        if self.shuffle is not None:
+            x = self.shuffle(x, shift=shifts[0], add=(skip, scale), relu=True)
+        elif self.delegated:
+            x = self.norm(x, shifts[0])
         else:
-            inner = self.shuffle(x, shift=shifts[0], add=(skip, scale))
+            norm = self.norm
         if self.delegated:
-            return without(self.conv.spatial(inner.relu_()), drop)
-        return cast("Tensor", self.conv(inner, relu_first=True, drop=drop, out=out))
+            return without(self.conv.spatial(x), drop)
+        shift = None if norm is None else shifts[0]
+        return cast("Tensor", self.conv(x, norm=norm, norm_shift=shift, relu=self.ends, drop=drop, out=out))
 
 
 class _Head(nn.Module):
@@ -207,10 +215,20 @@ class _Head(nn.Module):
             self.norm = Norm(unit[0])
         self.conv = Conv(unit[2])
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.relu_() if self.norm is None else self.norm(x)
-        result: Tensor = self.conv(x)
-        return result
+        self._packed: dict[int, Any] = {}
+
+    def forward(self, x: Tensor, out: Tensor, first: int) -> None:
+        """Write the planes of rows (1, C, h, W) into (1, 3, H, W), from row `first` on."""
+        if self.norm is not None:
+            x = self.norm(x)
+        rows, weight = x.shape[2], self.conv.weight
+        if self.conv.depthwise is None and is_whole(x):
+            width = planes.lanes()
+            if width not in self._packed:
+                self._packed[width] = planes.pack(weight[:, :, 0, 0].numpy(), self.conv.bias.numpy())
+            planes.heads(plane_of(x), self._packed[width], out[0].numpy(), first=first)
+        else:
+            out[:, :, first : first + rows].copy_(self.conv(x))
 
 
 # --- the network ---------------------------------------------------------------------------------------------------
@@ -254,6 +272,8 @@ class BandedFamily(nn.Module):
         for module in self.modules():
             if isinstance(module, Conv):
                 module.prepare_filters()
+            elif isinstance(module, Shuffle):
+                module.prepare_rows()
 
     def _rows(self, channels: int, height: int, width: int) -> int:
         """Rows of a band: as many as fit the cache, and two bands at least, whatever the number of threads.
@@ -288,6 +308,21 @@ class BandedFamily(nn.Module):
         run_all([partial(task, *band) for band in bands(height, rows, halo)], check=check)
         return result
 
+    def _finish_in_bands(self, y: Tensor, skip: Tensor, style: Tensor, check: Callable[[], None] | None) -> Tensor:
+        """Run the finest scale of the decoder and the head: (1, 3, H, W), plane by plane."""
+        _, _, height, width = skip.shape
+        result = torch.empty((1, 3, height, width), dtype=self.dtype)
+        decoder = cast("_PlainDecoder | _ResidualDecoder", self.decoders[0])
+        shifts = decoder.style_shifts(style)
+
+        def task(start: int, stop: int, low: int, high: int) -> None:
+            below, drop = y[:, :, low // 2 : high // 2], (start - low, high - stop)
+            self.head(decoder(below, skip[:, :, low:high], shifts, drop), result, start)
+
+        rows = self._rows(3, height, width)
+        run_all([partial(task, *band) for band in bands(height, rows, decoder.halo)], check=check)
+        return result
+
     def _one(self, x: Tensor, check: Callable[[], None] | None) -> tuple[Tensor, Tensor]:
         """Run one plane (1, 2, H, W)."""
         sizes = [(width, x.shape[2] >> scale, x.shape[3] >> scale) for scale, width in enumerate(self.config.widths)]
@@ -303,7 +338,7 @@ class BandedFamily(nn.Module):
             skips.append(self._in_bands(encode, like, cast("_Encoder", encoder).halo, check))
         style = style_vector(skips[3])
         y = skips[3]
-        for scale in (3, 2, 1, 0):
+        for scale in (3, 2, 1):
             decoder = cast("_PlainDecoder | _ResidualDecoder", self.decoders[scale])
             shifts = decoder.style_shifts(style.to(self.dtype))
             k = 1 if scale == 3 else 2
@@ -313,13 +348,11 @@ class BandedFamily(nn.Module):
                 shifts: list[Tensor] = shifts,
             ) -> Tensor:  # fmt: skip
                 below, skip = y[:, :, a // k : b // k], skips[i][:, :, a:b]
-                made = self.decoders[i](below, skip, shifts, drop, out if i else None)
-                return cast("Tensor", made if i else self.head(made))
+                return cast("Tensor", self.decoders[i](below, skip, shifts, drop, out))
 
-            like = (3, *sizes[0][1:]) if scale == 0 else sizes[scale]
-            y = self._in_bands(decode, like, decoder.halo, check)
+            y = self._in_bands(decode, sizes[scale], decoder.halo, check)
             skips[scale] = skips[scale][:0]  # free it
-        return y.float(), style
+        return self._finish_in_bands(y, skips[0], style.to(self.dtype), check).float(), style
 
     def forward(self, x: Tensor, *, check: Callable[[], None] | None = None) -> tuple[Tensor, Tensor]:
         """Run the network: as `CellposeFamily.forward`, for inference only.
@@ -378,7 +411,7 @@ def for_inference(
     True
     """
     half = precision == "bfloat16"
-    if can_fuse(module) and (not half or can_halve()):
+    if can_fuse(module) and (not half or planes.can_halve()):
         return FusedFamily(module, half=half).eval()
     return in_bands(module, torch.bfloat16 if precision == "bfloat16" else torch.float32)
 

@@ -204,15 +204,50 @@ void bind_planes(nb::module_& m) {
         run_plain_decoder(net, from, to, threads);
     }, "scales"_a, "last"_a, "head"_a, "out"_a.noconvert(), "from"_a, "to"_a, "doubled"_a, "half"_a, "threads"_a);
 
-    m.def("planes_up", [](const Floats& x, nb::object upper, nb::object lower, const Array<float>& out, bool half, int threads) {
-        const Pointwise up[2] = {pointwise_of(upper, half), pointwise_of(lower, half)};
-        if (x.ndim() != 3 || up[0].channels != static_cast<int64_t>(x.shape(2)) || up[1].channels != up[0].channels ||
-            up[1].columns != up[0].columns)
-            throw std::invalid_argument("an upsampling does not fit the channels");
-        same_size(out.size(), static_cast<int64_t>(2 * x.shape(0) * x.shape(1)) * up[0].columns, "out does not fit the image");
+    m.def("planes_pool", [](const Floats& x, const Array<float>& out) {
+        if (x.ndim() != 3 || x.shape(0) % 2 != 0 || x.shape(1) % 2 != 0) throw std::invalid_argument("expected pairs of rows and columns");
+        const auto height = static_cast<int64_t>(x.shape(0)), width = static_cast<int64_t>(x.shape(1)), channels = static_cast<int64_t>(x.shape(2));
+        if (channels % planes_table().lanes != 0) throw std::invalid_argument("channels are no whole registers");
+        same_size(out.size(), height / 2 * (width / 2) * channels, "out does not fit the plane");
         const nb::gil_scoped_release released;
-        run_up(x.data(), static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)), up, out.data(), threads);
-    }, "x"_a.noconvert(), "upper"_a, "lower"_a, "out"_a.noconvert(), "half"_a, "threads"_a);
+        const int64_t row = width * channels;
+        for (int64_t y = 0; y < height; y += 2)
+            planes_table().pool(x.data() + y * row, x.data() + (y + 1) * row, width / 2, channels, out.data() + y / 2 * (row / 2));
+    }, "x"_a.noconvert(), "out"_a.noconvert());
+
+    m.def("planes_heads", [](const Floats& x, nb::object head, const Array<float>& out, int64_t first) {
+        const Pointwise of = pointwise_of(head);
+        if (x.ndim() != 3 || out.ndim() != 3 || of.weights == nullptr || of.channels != static_cast<int64_t>(x.shape(2)) ||
+            x.shape(1) != out.shape(2) || of.columns != planes_table().lanes || static_cast<int64_t>(out.shape(0)) > of.columns)
+            throw std::invalid_argument("the head does not fit the channels");
+        const auto rows = static_cast<int64_t>(x.shape(0)), height = static_cast<int64_t>(out.shape(1)), width = static_cast<int64_t>(out.shape(2));
+        if (of.channels % planes_table().lanes != 0) throw std::invalid_argument("channels are no whole registers");
+        check_rows(first, first + rows, height);
+        const nb::gil_scoped_release released;
+        planes_table().heads(x.data(), rows * width, of.channels, of.weights, of.bias, static_cast<int64_t>(out.shape(0)), height * width,
+                             out.data() + first * width);
+    }, "x"_a.noconvert(), "head"_a, "out"_a.noconvert(), "first"_a);
+
+    m.def("planes_up", [](const Floats& x, nb::object upper, nb::object lower, nb::object add, nb::object add_scale, bool relu,
+                          const Array<float>& out, bool half, int threads) {
+        Up work;
+        work.rows[0] = pointwise_of(upper, half), work.rows[1] = pointwise_of(lower, half);
+        const int64_t columns = work.rows[0].columns;
+        if (x.ndim() != 3 || work.rows[0].channels != static_cast<int64_t>(x.shape(2)) || work.rows[0].weights == nullptr ||
+            work.rows[1].channels != work.rows[0].channels || work.rows[1].columns != columns)
+            throw std::invalid_argument("an upsampling does not fit the channels");
+        work.x = x.data(), work.height = static_cast<int64_t>(x.shape(0)), work.width = static_cast<int64_t>(x.shape(1));
+        const int64_t size = 2 * work.height * work.width * columns;
+        same_size(out.size(), size, "out does not fit the image");
+        if (!add.is_none()) {
+            work.add = floats(add, size, "add does not fit the image");
+            work.add_scale = floats(add_scale, columns, "add_scale does not fit two pixels");
+        }
+        work.relu = relu, work.out = out.data();
+        const nb::gil_scoped_release released;
+        run_up(work, threads);
+    }, "x"_a.noconvert(), "upper"_a, "lower"_a, "add"_a.none(), "add_scale"_a.none(), "relu"_a, "out"_a.noconvert(), "half"_a,
+          "threads"_a);
 }
 
 }  // namespace aprcnn

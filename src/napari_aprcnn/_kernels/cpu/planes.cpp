@@ -304,12 +304,21 @@ void run_plain_decoder(const PlainDecoder& net, int64_t first, int64_t last, int
     in_bands(first, last, 64, threads, [&](int64_t from, int64_t to) { DecoderBand(net, from, to, scratch()).run(); });
 }
 
-void run_up(const float* x, int64_t height, int64_t width, const Pointwise* up, float* out, int threads) {
+void run_up(const Up& of, int threads) {
     const PlanesTable& k = planes_table();
-    parallel_for(height, threads, [&](int64_t y, int, const StopFlag&) {
+    parallel_for(of.height, threads, [&](int64_t y, int, const StopFlag&) {
         for (int64_t i = 0; i < 2; ++i) {
-            const int64_t stride = up[i].columns;
-            mix(k, mix_of(up[i], x + y * width * up[i].channels, up[i].channels, out + (2 * y + i) * width * stride, stride), width);
+            const Pointwise& up = of.rows[i];
+            const int64_t row = (2 * y + i) * of.width * up.columns;
+            Mix work = mix_of(up, of.x + y * of.width * up.channels, up.channels, of.out + row, up.columns);
+            work.relu = of.relu;
+            if (of.add != nullptr) {
+                work.add = of.add + row;
+                work.add_scale = of.add_scale;
+                work.add_stride = up.columns;
+                if (y + 1 < of.height) work.add_next = 2 * of.width * up.columns;
+            }
+            mix(k, work, of.width);
         }
     });
 }

@@ -130,6 +130,16 @@ struct PlainDecoder {
 void run_plain_decoder(const PlainDecoder& net, int64_t first, int64_t last, int threads);
 
 // out [2 height][2 width][columns / 2]: a transposed convolution of kernel 2 and stride 2.
-void run_up(const float* x, int64_t height, int64_t width, const Pointwise* up, float* out, int threads);
+struct Up {
+    const float* x = nullptr;  // [height][width][channels]
+    int64_t height = 0, width = 0;
+    Pointwise rows[2];               // the upper and the lower of 2 x 2 pixels
+    const float* add = nullptr;       // as out, or null
+    const float* add_scale = nullptr;  // [columns]
+    bool relu = false;
+    float* out = nullptr;
+};
+
+void run_up(const Up& of, int threads);
 
 }  // namespace aprcnn
