@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 
+#include "pages.hpp"
 #include "planes.hpp"
 #include "planes_bf16.hpp"
 
@@ -17,11 +19,21 @@ constexpr int64_t chunk_floats = 3072;  // of depthwise results that wait for th
 // Memory of a thread, kept from call to call: fresh pages cost more than the arithmetic on them.
 class Scratch {
   public:
-    // Room for so many floats in all; what was taken before is void.
+    // Room for so many floats in all; what was taken before is void. On huge pages where it fills a good part of one: small pages,
+    // wherever the system finds them, crowd each other out of the second level of cache.
     void start(size_t floats) {
-        if (room_.size() < floats + 16) room_.resize(floats + 16);
-        const size_t address = reinterpret_cast<uintptr_t>(room_.data());
-        next_ = room_.data() + ((64 - address % 64) % 64) / sizeof(float);
+        constexpr size_t huge = size_t{1} << 19;  // floats of 2 MB
+        const bool wants = floats > huge / 4;
+        const size_t whole = wants ? (floats + huge - 1) / huge * huge : floats, step = wants ? huge : 16;
+        if (size_ < whole + step) {
+            room_.reset();
+            size_ = 0;
+            room_.reset(new float[whole + step]);  // not written here: pages come with the first touch
+            size_ = whole + step;
+            if (wants) ask_for_huge_pages(room_.get(), size_ * sizeof(float));
+        }
+        const size_t bytes = step * sizeof(float), address = reinterpret_cast<uintptr_t>(room_.get());
+        next_ = room_.get() + (bytes - address % bytes) % bytes / sizeof(float);
     }
     float* take(size_t floats) {
         float* taken = next_;
@@ -35,7 +47,8 @@ class Scratch {
     }
 
   private:
-    std::vector<float> room_;
+    std::unique_ptr<float[]> room_;
+    size_t size_ = 0;
     float* next_ = nullptr;
 };
 
