@@ -67,7 +67,7 @@ COSTS = {
     "faster_wide": Cost(152, 0.09e-6),
     "faster_v2": Cost(268, 0.16e-6),
     "faster_v1": Cost(324, 0.22e-6),
-    "fastcellpose": Cost(220, 0.28e-6),
+    "fastcellpose": Cost(220, 0.25e-6),
     "compressed_dsc": Cost(536, 0.65e-6),
     "cellpose_dsc": Cost(648, 1.1e-6),
     "compressed": Cost(640, 1.5e-6),
