@@ -109,3 +109,8 @@ def wait(model, condition, *, timeout=120):
         assert time.time() < until, f"waited in vain: {model.told}"
         model.poll()
         time.sleep(0.02)
+
+
+def last_error(model):
+    errors = [sentence for severity, sentence, _ in model.told if severity == "error"]
+    return errors[-1] if errors else ""

@@ -166,7 +166,6 @@ def pack(weight: NDArray[Any], bias: NDArray[Any]) -> Pointwise:
         at += step
     # Only whole registers of channels are multiplied in pairs.
     halves = [_pairs(part) for part in parts] if can_halve() and channels % 16 == 0 else None
-
     joined = _aligned_copy(np.concatenate([part.ravel() for part in parts]))
     return joined, shift, channels, None if halves is None else _aligned_copy(np.concatenate(halves))
 
