@@ -5,6 +5,7 @@ import pytest
 from fakes import FakeNetwork, blobs
 
 from napari_aprcnn.errors import CancelledError
+from napari_aprcnn.models.zoo import load_model
 from napari_aprcnn.segment.diameter import estimate_diameter, pick_windows, typical_diameter_px, window
 from napari_aprcnn.segment.pipeline import segment
 from napari_aprcnn.segment.tiles import Tiler
@@ -74,3 +75,17 @@ def test_one_diameter_for_a_series():
     assert result.readout.diameter_px == pytest.approx(25, rel=0.2)
     assert not result.labels[0].any()
     np.testing.assert_array_equal(result.labels[1], result.labels[2])
+
+
+def test_half_precision_looks_for_the_diameter_in_float32():
+    image, _ = blobs((90, 90))
+    exact = load_model("fastercellpose-v3", device="cpu", threads=1)
+    half = load_model("fastercellpose-v3", device="cpu", threads=1, precision="bfloat16")
+    outputs = [network.predict(image[None] / np.float32(1000)) for network in (exact, half, half.exact)]
+    np.testing.assert_array_equal(outputs[0], outputs[2])
+    assert not np.array_equal(outputs[0], outputs[1])
+    first, second = (segment(image, model=network, threads=1).readout for network in (exact, half))
+    assert (first.precision, second.precision) == ("float32", "bfloat16")
+    assert first.diameter_px == second.diameter_px
+    assert exact.exact is exact
+    assert half.exact is half.exact

@@ -80,6 +80,8 @@ class Network:
         # On the CPU the fast network takes float32 and turns it into its own type itself.
         half = precision == "bfloat16" and self.device.type != "cpu"
         self._dtype = torch.bfloat16 if half else torch.float32
+        self._place = device
+        self._exact: Network | None = None
         self._fast: nn.Module
         if self.device.type == "cpu":
             self._fast = for_inference(module, precision=precision)
@@ -89,6 +91,19 @@ class Network:
 
     def __repr__(self) -> str:
         return f"Network({self.name!r}, {self.device_words}, {self.precision})"
+
+    @property
+    def exact(self) -> Network:
+        """The same weights on the same device in float32; the network itself where it is that already.
+
+        Built when first asked for, and kept. Few choices hang on the last digits (how large nuclei are, of several
+        answers that fit about as well), but those decide over a whole image.
+        """
+        if self.precision == "float32":
+            return self
+        if self._exact is None:
+            self._exact = Network(self.module, self.card, device=self._place)
+        return self._exact
 
     def predict(self, planes: NDArray[Any] | Tensor, *, check: Callable[[], None] | None = None) -> NDArray[np.float32]:
         """Run the network on normalised planes.
@@ -139,6 +154,8 @@ class Network:
         """Free what the network keeps between calls to run faster; the next call takes it again."""
         if isinstance(self._fast, FusedFamily):
             self._fast.release()
+        if self._exact is not None:
+            self._exact.release()
 
     @staticmethod
     def _checked(planes: NDArray[Any] | Tensor) -> Tensor:

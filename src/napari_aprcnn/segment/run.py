@@ -143,10 +143,10 @@ class Run:
                 for time in range(self.source.n_times):
                     self.source.read(time, self.source.whole)
 
-    def _tiler(self, tile_px: int, batch_px: int) -> Tiler:
+    def _tiler(self, tile_px: int, batch_px: int, network: NetworkLike | None = None) -> Tiler:
         tiles = self.config.tiles
         return Tiler(
-            self.network,
+            network or self.network,
             tile_px,
             tiles.overlap,
             tiles.border_px,
@@ -182,10 +182,12 @@ class Run:
     def _estimate(self, ratio: tuple[float, float, float]) -> DiameterEstimate:
         self.reporter.advance("diameter", 0.0, done=0, total=1, what="looking for the diameter of the nuclei")
         views = self._views()
+        # Which answer fits best can hang on the last digits, so it is looked for in float32 whatever follows.
+        exact = getattr(self.network, "exact", self.network)
         with self.reporter.stage("diameter"):
             return estimate_diameter(
                 views,
-                self._tiler(self.config.tiles.tile_px, BATCH_PX),
+                self._tiler(self.config.tiles.tile_px, BATCH_PX, exact),
                 trained_px=self.trained_px,
                 ratio=ratio,
                 flows=self.config.flows,
