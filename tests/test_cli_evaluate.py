@@ -184,3 +184,13 @@ def test_what_is_typed_is_checked():
         parse_min_size("many")
     with pytest.raises(ConfigError, match="pairs"):
         parse_columns("y,x")
+
+
+def test_arrays_without_names_have_no_channels(tmp_path):
+    labels = volume(((0, 3), (2, 10), (2, 10)), shape=(3, 160, 160))
+    for name in ("truth", "model"):
+        np.save(tmp_path / f"{name}.npy", labels)
+    out = run(tmp_path / "truth.npy", tmp_path / "model.npy").output
+    assert next(line for line in lines_of(out) if line.startswith("model")).split()[1] == "1.000"
+    tifffile.imwrite(tmp_path / "named.ome.tif", labels, metadata={"axes": "CYX"})
+    assert "expected labels: one channel" in run(tmp_path / "truth.npy", tmp_path / "named.ome.tif", code=2).output

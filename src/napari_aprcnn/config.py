@@ -7,8 +7,9 @@ same run. Lengths carry their unit in the name (``_px``, ``_um``), axes are in z
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -122,7 +123,8 @@ class FlowConfig(Frozen):
     n_steps
         Steps that a pixel follows the flows.
     min_size_vox
-        Masks with fewer pixels (voxels) are dropped.
+        Masks with fewer pixels (voxels) are dropped. The default, or less, gives way to a quarter of a typical nucleus
+        where that is smaller, so that small nuclei stay; what is above the default is taken as it is.
     max_size_fraction
         Masks that cover more than this share of the image are dropped, as background that was taken for a nucleus.
     fill_holes
@@ -181,13 +183,14 @@ class SegmentConfig(Frozen):
         ``bfloat16`` rounds what a network for planes multiplies, faster where the processor can, and keeps the features
         of a network on particles in half the memory.
     axes
-        Meaning of the array's axes; ``None``: guessed from its shape.
+        Meaning of the array's axes, or its letters alone (``"ZYX"``); ``None``: guessed from its shape.
     dimensionality
         ``2d``: each plane on its own; ``planes``: 3D by flows averaged over xy, zy and zx planes; ``stitch``: 3D by
         stitching the masks of xy planes; ``volume``: by a network for volumes, which knows nothing else; ``auto``: what
         the network is for, ``planes`` where there is a Z axis, else ``2d``.
     spacing_um
-        Voxel size (z, y, x) in micrometres; only ratios matter to the network. ``None``: isotropic.
+        Voxel size (z, y, x) in micrometres, (y, x) or one number; only ratios matter to the network. ``None``:
+        isotropic.
     diameter_px
         Typical diameter of a nucleus in the y, x plane, in pixels; ``None``: estimated by a first pass.
     stitch_iou
@@ -201,6 +204,29 @@ class SegmentConfig(Frozen):
     threads
         Threads of the network and the kernels; ``None``: all that the process may use.
     """
+
+    other_names: ClassVar[Mapping[str, str]] = {
+        "diameter": "diameter_px",
+        "channels": "axes={'order': 'CYX', 'channel': 1}",
+        "channel_axis": "axes",
+        "z_axis": "axes",
+        "anisotropy": "spacing_um",
+        "spacing": "spacing_um",
+        "do_3D": "dimensionality",
+        "stitch_threshold": "stitch_iou",
+        "model_type": "model",
+        "pretrained_model": "model",
+        "gpu": "device",
+        "batch_size": "tiles",
+        "bsize": "tiles={'tile_px': 512}",
+        "tile_overlap": "tiles={'overlap': 0.1}",
+        "normalize": "normalise",
+        "cellprob_threshold": "flows={'probability_threshold': 0.0}",
+        "flow_threshold": "flows={'flow_threshold': 0.4}",
+        "min_size": "flows={'min_size_vox': 15}",
+        "niter": "flows={'n_steps': 200}",
+        "prob_thresh": "volume={'outline': 0.5}",
+    }
 
     model: str = "fastercellpose-v3"
     device: str = "auto"
@@ -218,6 +244,20 @@ class SegmentConfig(Frozen):
     keep_flows: bool = True
     seed: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _letters_alone(cls, axes: Any) -> Any:
+        return {"order": axes} if isinstance(axes, str) else axes
+
+    @field_validator("spacing_um", mode="before")
+    @classmethod
+    def _short_spacing(cls, spacing: Any) -> Any:
+        if isinstance(spacing, (int, float)) and not isinstance(spacing, bool):
+            return (spacing,) * 3
+        if isinstance(spacing, (tuple, list)) and len(spacing) in (1, 2):
+            return (spacing[0], spacing[0], spacing[-1])
+        return spacing
 
     def to_json(self) -> str:
         """Return the configuration as indented JSON."""

@@ -302,3 +302,20 @@ def test_agreement_is_one_to_one():
         agreement(Points([]), Points([]), radius_um=2)
     with pytest.raises(AxesError):
         agreement(one, Points([], axes="YX"), radius_px=1)
+
+
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [
+        ([[4, 10, 20], [4, 30, 40]], r"shape \(2, 3\); expected \(N, 2\)"),
+        ([10, 20], r"shape \(2,\)"),
+        ([[1000, 2]], "outside of the plane"),
+        ([[-2, 2]], "outside of the plane"),
+    ],
+)
+def test_points_that_do_not_fit_the_slice(tmp_path, places, told):
+    session = make(tmp_path)
+    session.set_points((4,), [[1, 2]])
+    with pytest.raises(ConfigError, match=told):
+        session.set_points((4,), places)
+    assert session.points_on((4,)).tolist() == [[1, 2]]

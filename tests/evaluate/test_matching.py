@@ -72,3 +72,18 @@ def test_the_package_attribute_can_be_called_after_the_room_was_imported():
     assert napari_aprcnn.evaluate.matching is napari_aprcnn.evaluate.matching
     truth = squares((0, 5, 0, 5))
     assert napari_aprcnn.evaluate(truth, truth)[0].f1 == 1.0
+
+
+def test_lists_of_images_are_told_where_to_go():
+    truth = squares((0, 5, 0, 5))
+    with pytest.raises(errors.ImageDtypeError, match="evaluate_pooled"):
+        evaluate([truth, truth], [truth, truth])
+    with pytest.raises(errors.ImageDtypeError, match="list of 2 arrays"):
+        evaluate([truth, truth[:3]], truth)
+    assert evaluate([[1, 0], [1, 0]], [[1, 0], [1, 0]])[0].f1 == 1.0
+    assert evaluate_pooled(zip([truth] * 2, [truth] * 2, strict=True))[0].true_positives == 2
+
+
+def test_a_single_threshold():
+    truth = squares((0, 5, 0, 5))
+    assert [match.threshold for match in evaluate(truth, truth, thresholds=0.75)] == [0.75]

@@ -260,3 +260,15 @@ def test_guesses_are_those_of_the_pipeline():
     for _ in range(500):
         shape = tuple(int(n) for n in rng.choice(edges, rng.integers(2, 6)))
         assert guess_letters(shape) == guess_axes(shape).order, shape
+
+
+def test_two_axes_of_unknown_meaning_are_times_then_planes(tmp_path):
+    series = np.random.default_rng(0).integers(0, 999, (5, 6, 40, 44)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", series)
+    np.save(tmp_path / "a.npy", series)
+    from_tiff, from_array = open_image(tmp_path / "a.tif"), open_image(tmp_path / "a.npy")
+    assert from_tiff.axes == from_array.axes == "TZYX"
+    assert [note.rsplit(" ", 1)[1] for note in from_tiff.notes if "is taken as" in note] == ["T", "Z"]
+    np.testing.assert_array_equal(np.asarray(from_tiff.data), series)
+    tifffile.imwrite(tmp_path / "b.tif", series[0])
+    assert open_image(tmp_path / "b.tif").axes == "ZYX"

@@ -55,9 +55,16 @@ def test_other_sizes_are_rescaled(diameter):
 
 
 def test_tiny_nuclei_are_not_dropped_as_debris():
-    image, truth = blobs((80, 80), diameter=5, spacing=9)
-    assert np.bincount(truth.ravel())[1:].min() < 20
-    assert matched_f1(_run(image, diameter_px=5.0, flows=FlowConfig(min_size_vox=60)).labels, truth) == 1.0
+    image, truth = blobs((80, 80), diameter=4.5, spacing=9)
+    assert np.bincount(truth.ravel())[1:].min() < FlowConfig().min_size_vox
+    assert matched_f1(_run(image, diameter_px=4.5).labels, truth) == 1.0
+
+
+def test_a_smallest_size_that_was_chosen_is_kept():
+    image, truth = blobs((80, 80), diameter=12, spacing=20)
+    smallest = int(np.bincount(truth.ravel())[1:].min())
+    assert _run(image, diameter_px=12.0, flows=FlowConfig(min_size_vox=smallest // 2)).labels.max() == truth.max()
+    assert _run(image, diameter_px=12.0, flows=FlowConfig(min_size_vox=10 * smallest)).labels.max() == 0
 
 
 def test_3d_by_three_planes(stack):

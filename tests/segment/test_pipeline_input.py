@@ -149,3 +149,39 @@ def test_absurd_lazy_size_is_refused_unread():
 
     with pytest.raises(NotEnoughMemoryError):
         _run(Huge())
+
+
+# --- what people write ---------------------------------------------------------------------------------------------
+
+
+def test_a_list_of_images_is_not_one_image(plane):
+    for images in ([plane[0], plane[0]], (plane[0],), [plane[0], plane[0][:50]]):
+        with pytest.raises(ImageDtypeError, match=f"of {len(images)} arrays, expected one image"):
+            _run(images)
+
+
+def test_axes_as_letters_and_short_voxel_sizes(stack):
+    image = stack[0][:6]
+    assert _run(image, axes="zyx").config.axes == AxisMapping(order="ZYX")
+    assert _run(image, axes="TYX").axes == "TYX"
+    for short, spacing in ((0.5, (0.5,) * 3), ([0.4, 0.2], (0.4, 0.4, 0.2)), ((1, 0.4, 0.2), (1, 0.4, 0.2))):
+        assert _run(image, spacing_um=short).config.spacing_um == spacing
+    with pytest.raises(ConfigError, match="axes"):
+        _run(image, axes="ZZYX")
+    with pytest.raises(ConfigError, match="spacing_um"):
+        _run(image, spacing_um=())
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("diameter", "did you mean diameter_px"),
+        ("channels", "'channel': 1"),
+        ("cellprob_threshold", "probability_threshold"),
+        ("diametre_px", "did you mean diameter_px"),
+        ("nonsense_of_mine", "expected one of model, device"),
+    ],
+)
+def test_names_of_other_programs_get_a_hint(plane, name, told):
+    with pytest.raises(ConfigError, match=told):
+        _run(plane[0], **{name: 30})

@@ -224,15 +224,16 @@ class _Reading:
         from napari_aprcnn.io.read import open_image
 
         source = open_image(path)
-        data, axes = source.data, source.axes
+        # Without names, labels of few planes look like channels, which labels have none of.
+        guessed = not source.axes_known and "Z" not in source.axes
+        data, axes = source.data, source.axes.replace("C", "Z") if guessed else source.axes
         for letter in "CTZ":
             if letter in axes and data.shape[axes.index(letter)] == 1 and (letter != "Z" or "C" not in axes):
                 data, axes = data[(slice(None),) * axes.index(letter) + (0,)], axes.replace(letter, "")
         if "C" in axes:
             raise AxesError(f"{path.name} has axes {source.axes} of shape {source.shape}; expected labels: one channel")
-        order = [letter for letter in "TZYX" if letter in axes]
-        data = data.transpose([axes.index(letter) for letter in order])
-        axes = "".join(order)
+        order = "".join(letter for letter in "TZYX" if letter in axes)
+        data, axes = data.transpose([axes.index(letter) for letter in order]), order
         volumes = [data[t] for t in range(data.shape[0])] if axes.startswith("T") else [data]
         return volumes, axes, source.spacing_um
 

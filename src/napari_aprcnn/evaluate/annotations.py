@@ -247,14 +247,20 @@ class AnnotationSession:
         Raises
         ------
         ConfigError
-            If the slice is not chosen or a coordinate is not finite.
+            If the slice is not chosen, or the points are no finite (N, 2) places in the plane.
         OutputError
             If it cannot be written. The points are kept here, and saved with the next step.
         """
         self._must_be_chosen(index)
-        values = np.array(yx, np.float64).reshape(-1, 2)
+        values = np.array(yx, np.float64)
+        values = values.reshape(0, 2) if not values.size else values
+        where = slice_words(index, self.info.axes)
+        if values.ndim != 2 or values.shape[1] != 2:
+            raise ConfigError(f"points of {where} have shape {values.shape}; expected (N, 2): y, x in pixels")
         if not np.isfinite(values).all():
-            raise ConfigError(f"points of {slice_words(index, self.info.axes)} are not finite; expected pixels")
+            raise ConfigError(f"points of {where} are not finite; expected pixels")
+        if ((values < -0.5) | (values > np.array(self.plane_shape) - 0.5)).any():
+            raise ConfigError(f"points of {where} lie outside of the plane {self.plane_shape}; expected y, x in it")
         self._points[index] = values
         points, path = self.points(), self.folder / f"points_{self._key}.csv"
         self._save("points", path, lambda target, again: write_points(points, target, overwrite=again))

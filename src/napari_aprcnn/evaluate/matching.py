@@ -134,7 +134,7 @@ def iou_matrix(labels: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]
 
 
 def evaluate(
-    labels: NDArray[Any], truth: NDArray[Any], *, thresholds: Sequence[float] = THRESHOLDS
+    labels: NDArray[Any], truth: NDArray[Any], *, thresholds: float | Sequence[float] = THRESHOLDS
 ) -> tuple[Matching, ...]:
     """Match predicted to true objects at several IoU thresholds.
 
@@ -143,7 +143,7 @@ def evaluate(
     labels, truth : (*S) integer
         Predicted and true instance labels of one image, 0 is background; lazy arrays are read slab by slab.
     thresholds
-        IoU thresholds, each in (0, 1].
+        IoU thresholds, each in (0, 1], or a single one.
 
     Returns
     -------
@@ -170,7 +170,7 @@ def evaluate(
 
 
 def evaluate_pooled(
-    pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], *, thresholds: Sequence[float] = THRESHOLDS
+    pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], *, thresholds: float | Sequence[float] = THRESHOLDS
 ) -> tuple[Matching, ...]:
     """Match image by image and add up the counts (pooled over objects, not averaged over images).
 
@@ -196,20 +196,30 @@ def evaluate_pooled(
     thresholds = check_thresholds(thresholds)
     images = []
     for labels, truth in pairs:
-        sides = (side if hasattr(side, "shape") else np.asarray(side) for side in (labels, truth))
-        images.append(match_table(overlap_table(*sides), thresholds))
+        images.append(match_table(overlap_table(_one_image(labels), _one_image(truth)), thresholds))
     return pooled(images) if images else tuple(_matching(threshold, 0, 0, 0, 0.0) for threshold in thresholds)
 
 
-def check_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
-    """Return thresholds as a tuple.
+def _one_image(labels: Any) -> Any:
+    if hasattr(labels, "shape"):
+        return labels
+    if isinstance(labels, (list, tuple)) and any(hasattr(part, "shape") for part in labels):
+        raise ImageDtypeError(
+            f"got a {type(labels).__name__} of {len(labels)} arrays, expected the labels of one image; for several, "
+            "evaluate_pooled(zip(labels, truths))"
+        )
+    return np.asarray(labels)
+
+
+def check_thresholds(thresholds: float | Sequence[float]) -> tuple[float, ...]:
+    """Return thresholds, or a single one, as a tuple.
 
     Raises
     ------
     ConfigError
         If there is none, or one outside of (0, 1].
     """
-    values = tuple(float(threshold) for threshold in thresholds)
+    values = tuple(float(threshold) for threshold in np.atleast_1d(np.asarray(thresholds, np.float64)))
     if not values or not all(0 < value <= 1 for value in values):
         raise ConfigError(f"got IoU thresholds {values}; expected at least one, each above 0 and at most 1")
     return values

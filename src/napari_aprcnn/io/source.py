@@ -212,7 +212,7 @@ def settle_axes(levels: Sequence[Any], letters: str, *, path: Path) -> tuple[lis
 
     Axes of length 1 other than Y and X are dropped. Samples (S: the colours of an RGB pixel) become, or join, the
     channels. An axis with another letter (a series of pages of unknown meaning, lifetimes, angles, ...) becomes Z
-    where there is none, else T where there is none.
+    where there is none, else T where there is none; two of them become T, then Z, as in arrays without names.
 
     Parameters
     ----------
@@ -246,12 +246,15 @@ def settle_axes(levels: Sequence[Any], letters: str, *, path: Path) -> tuple[lis
         raise FileFormatError(f"{path.name}: axes {letters!r} hold no plane; expected one Y and one X axis")
     if "S" in letters and "C" not in letters:
         letters = letters.replace("S", "C", 1)
+    known_ones = [
+        (letter in "TCZYX" and letters.index(letter) == axis) or (letter == "S" and letters.count("S") == 1)
+        for axis, letter in enumerate(letters)
+    ]
+    preferred = "ZT" if known_ones.count(False) == 1 else "TZ"
     for axis, letter in enumerate(letters):
-        if letter in "TCZYX" and letters.index(letter) == axis:
+        if known_ones[axis]:
             continue
-        if letter == "S" and letters.count("S") == 1:
-            continue
-        free = [known for known in "ZT" if known not in letters]
+        free = [known for known in preferred if known not in letters]
         if not free:
             raise FileFormatError(
                 f"{path.name}: axis {letter!r} of length {levels[0].shape[axis]} beside {letters!r} has no meaning "

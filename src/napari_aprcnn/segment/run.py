@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from napari_aprcnn.config import FlowConfig
 from napari_aprcnn.segment import flows as flow_masks
 from napari_aprcnn.segment.blocks import adopt
 from napari_aprcnn.segment.diameter import DiameterEstimate, View, estimate_diameter, pick_windows, window
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "torch_threads"]
 
 VIEW_EDGE = 400  # image pixels of the windows that the first pass looks at, in planes larger than one of them
+SMALLEST_VOX = FlowConfig().min_size_vox  # the usual limit, and what is below it, gives way to small nuclei
 ABSENT = -10.0  # logit where the image is constant: surely no nucleus
 
 
@@ -239,7 +241,7 @@ class Run:
         config = self.config.flows
         config = config.replace(
             n_steps=min(self.scale.steps(config.n_steps), 10_000),
-            min_size_vox=min(config.min_size_vox, self._smallest(volume=len(flows) == 3)),
+            min_size_vox=self._smallest(config.min_size_vox, volume=len(flows) == 3),
         )
         with self.reporter.stage("masks"):
             labels = flow_masks.masks_from_flows(
@@ -250,12 +252,13 @@ class Run:
         self.reporter.advance("masks", share, done=done, total=total, what=f"masks after tile {done} of {total}")
         return labels
 
-    def _smallest(self, *, volume: bool) -> int:
-        """A quarter of a typical nucleus, in voxels: no smaller limit may drop the nuclei of a coarse image."""
+    def _smallest(self, wanted: int, *, volume: bool) -> int:
+        """Limit in voxels: the usual one may not drop the nuclei of a coarse image, one that was chosen may."""
+        if wanted > SMALLEST_VOX:
+            return wanted
         diameter = self.trained_px / self.scale.zoom
-        if volume:
-            return round(math.pi / 24.0 * diameter**3 / math.prod(self.scale.ratio))
-        return round(math.pi / 16.0 * diameter**2)
+        quarter = math.pi / 24.0 * diameter**3 / math.prod(self.scale.ratio) if volume else math.pi / 16.0 * diameter**2
+        return min(wanted, round(quarter))
 
     def _computed_voxels(self, plan: Plan) -> int:
         of_blocks = sum(int(np.prod(block.outer_shape)) for block in plan.blocks)

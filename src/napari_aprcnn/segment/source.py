@@ -118,7 +118,8 @@ def map_image(image: Any, mapping: AxisMapping | None = None) -> MappedImage:
     Parameters
     ----------
     image
-        numpy, dask or zarr array, or anything with ``shape``, ``dtype`` and ``__getitem__``; lists become arrays.
+        numpy, dask or zarr array, or anything with ``shape``, ``dtype`` and ``__getitem__``; lists of numbers become
+        arrays.
     mapping
         Meaning of the axes; ``None``: guessed from the shape.
 
@@ -129,10 +130,15 @@ def map_image(image: Any, mapping: AxisMapping | None = None) -> MappedImage:
     AxesError
         If the axes do not fit the shape.
     ImageDtypeError
-        If the voxels are no real numbers.
+        If the voxels are no real numbers, or there are several images in a list.
     """
     if isinstance(image, (str, bytes)) or image is None:
         raise ImageDtypeError(f"got {image!r} for an image; expected an array: open a file with napari_aprcnn.io first")
+    if isinstance(image, (list, tuple)) and any(hasattr(part, "shape") for part in image):
+        raise ImageDtypeError(
+            f"got a {type(image).__name__} of {len(image)} arrays, expected one image: call this for each of them, or "
+            "join planes of one image with numpy.stack"
+        )
     if not all(hasattr(image, name) for name in ("shape", "dtype", "__getitem__")) or _foreign_dtype(image):
         image = _as_array(image)
     dtype = np.dtype(image.dtype)
