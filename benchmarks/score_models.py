@@ -11,6 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
+from napari_aprcnn.config import TileConfig
 from napari_aprcnn.models.zoo import WEIGHTS_FOLDER, load_model, save_model
 from napari_aprcnn.train.score import score_archive
 
@@ -21,13 +22,15 @@ def main() -> None:
     parser.add_argument("--test", action="append", required=True, help="zip or folder of images and labels")
     parser.add_argument("--diameter", choices=["estimated", "known"], default="estimated")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--augment", action="store_true", help="average mirror images")
     parser.add_argument("--write", action="store_true", help="put the figures into the cards")
     options = parser.parse_args()
+    tiles = TileConfig(augment=options.augment)
     for name in options.models:
         network = load_model(name, precision=options.precision)
         metrics: dict[str, dict[str, float]] = {}
         for path in options.test:
-            score = score_archive(network, path, diameter=options.diameter)
+            score = score_archive(network, path, diameter=options.diameter, tiles=tiles)
             metrics[score.name] = score.summary()
             print(f"{network.name} {score.name} " + json.dumps(score.summary()), flush=True)
         if options.write:

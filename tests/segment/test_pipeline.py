@@ -316,3 +316,10 @@ def test_a_block_is_gone_before_the_next_one_is_computed(monkeypatch, mode, func
     result = _run(image, dimensionality=mode)
     assert result.readout.n_blocks == len(counts) == 4
     assert counts == [0, 0, 0, 0]
+
+
+def test_augmented_runs(stack):
+    image, truth = stack
+    result = _run(image, tiles=TileConfig(augment=True))
+    assert matched_f1(result.labels, truth) == 1.0
+    assert result.config.tiles.augment

@@ -93,3 +93,12 @@ def test_no_block_takes_more_than_was_planned(mode, shape, budget_mb):
     }
     assert len(made.blocks) > 1 or budget_mb == 700
     assert max(needed.values()) <= made.memory_bytes + 1 <= budget_mb * 1_000_000 + 1
+
+
+def test_mirror_images_take_their_time():
+    once, four = (
+        make_plan(_task((1, 1024, 1024), mode="2d"), TileConfig(augment=augment), budget=10**10)
+        for augment in (False, True)
+    )
+    assert (once.n_tiles, once.memory_bytes) == (four.n_tiles, four.memory_bytes)
+    assert 2 < (four.seconds - once.masks_seconds) / (once.seconds - once.masks_seconds) <= 4

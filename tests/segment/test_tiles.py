@@ -164,3 +164,28 @@ def test_planes_that_hold_z_get_a_narrow_border():
     narrow, wide = _tiler(network).run(plane, border=(8, 24)), _tiler(network).run(plane)
     assert narrow.shape == wide.shape
     np.testing.assert_allclose(narrow.numpy(), wide.numpy(), atol=1e-2)
+
+
+@pytest.mark.parametrize("tile_px", [1024, 192])
+def test_mirror_images_are_turned_back(tile_px):
+    # The network is the same in a mirror, so the mean over four is what one gives, if flows are turned round right.
+    plane, network = _plane(), FakeNetwork()
+    once = _tiler(network, tile_px=tile_px).run(plane)
+    n_once = len(network.shapes)
+    augmented = _tiler(network, tile_px=tile_px, augment=True).run(plane)
+    assert len(network.shapes) == 5 * n_once
+    torch.testing.assert_close(augmented, once, atol=2e-3, rtol=0)
+    assert float(once[:, :2].abs().max()) > 4
+
+
+def test_the_mean_of_what_mirrors_show():
+    class Ramp(FakeNetwork):
+        def predict(self, planes, *, check=None):
+            ramp = torch.arange(planes.shape[2], dtype=torch.float32).expand(len(planes), 3, *planes.shape[1:])
+            return ramp.clone().numpy()
+
+    plane = _plane((64, 96))
+    y, x, logit = _tiler(Ramp(), border_px=0, augment=True).run(plane)[0]
+    assert logit.unique().tolist() == [47.5]  # of each column and its mirror image
+    assert y.abs().max() == 0  # the same both ways round
+    torch.testing.assert_close(x[0], torch.arange(96) - 47.5)

@@ -18,7 +18,7 @@ from napari_aprcnn.segment.blocks import Block, cut_blocks
 from napari_aprcnn.segment.memory import words_bytes
 from napari_aprcnn.segment.planes import ORIENTATIONS, border_of
 from napari_aprcnn.segment.speeds import speeds
-from napari_aprcnn.segment.tiles import GRAIN, SMALLEST_TILE, TileGrid, plan_tiles
+from napari_aprcnn.segment.tiles import GRAIN, MIRRORS, SMALLEST_TILE, TileGrid, plan_tiles
 
 if TYPE_CHECKING:
     from napari_aprcnn.config import TileConfig
@@ -342,7 +342,8 @@ def _finish(
     repeats = task.n_times * (1 if volume else task.shape[0])
     machine = speeds()
     masks = voxels * repeats * (machine.masks_s_per_voxel if volume else machine.masks_s_per_px)
-    per_px = cost_of(task.architecture).seconds_per_px + (machine.stack_s_per_px if volume else 0.0)
+    passes = 1 + len(MIRRORS) if config.augment else 1
+    per_px = passes * cost_of(task.architecture).seconds_per_px + (machine.stack_s_per_px if volume else 0.0)
     per_repeat = len(blocks) * machine.pass_s
     if task.mode == "stitch":
         per_repeat += machine.stitch_s + machine.stitch_s_per_px * math.prod(task.shape[1:])

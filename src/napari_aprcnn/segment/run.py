@@ -23,7 +23,7 @@ from napari_aprcnn.segment.scale import Scale, scale_for
 from napari_aprcnn.segment.sizes import drop_small
 from napari_aprcnn.segment.stitch import Stitcher
 from napari_aprcnn.segment.store import Store
-from napari_aprcnn.segment.tiles import Tiler
+from napari_aprcnn.segment.tiles import MIRRORS, Tiler
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,7 +117,7 @@ class Run:
         plan = make_plan(task, self.config.tiles, budget=self.budget, keep_flows=self.config.keep_flows)
         self.reporter.plan(plan.seconds)
         tiler = self._tiler(plan.tile_px, plan.batch_px)
-        tiler.on_tile = partial(self._on_tile, plan)
+        tiler.on_tile, tiler.augment = partial(self._on_tile, plan), self.config.tiles.augment
         store = Store(
             self.source.n_times,
             self.source.shape,
@@ -134,7 +134,8 @@ class Run:
             self._intensities.pop(time)
             if self.source.n_times > 1:
                 self.partials.found(time, self.source.whole, store.labels[time], final=True)
-        remember_speed(self.architecture, self.reporter.seconds.get("network", 0.0), self._pixels_done)
+        passes = 1 + len(MIRRORS) if self.config.tiles.augment else 1
+        remember_speed(self.architecture, self.reporter.seconds.get("network", 0.0), passes * self._pixels_done)
         self.tile_px = tiler.tile_px
         return store, plan
 

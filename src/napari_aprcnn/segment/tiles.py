@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["NetworkLike", "TileGrid", "Tiler", "plan_tiles"]
+__all__ = ["MIRRORS", "NetworkLike", "TileGrid", "Tiler", "plan_tiles"]
 
 GRAIN = 16  # edges that every network of the family takes without padding of its own
+MIRRORS = ((1,), (2,), (1, 2))  # axes (N, H, W) that the further images of an augmented run are turned round
 SLACK = 1.125  # a plane up to this much larger than a tile is one tile: overlaps cost more than they save
 LEAST_OVERLAP = 64  # the outputs need this much context, in network pixels
 DEAD_RIM = 0.25  # share of an overlap next to a tile's edge that gets no weight
@@ -146,6 +147,8 @@ class Tiler:
         wait for each other most of the time.
     check
         Called many times within a tile, from any thread; may raise to stop.
+    augment
+        Whether outputs are the mean over a tile and its mirror images, as `TileConfig`.
     """
 
     network: NetworkLike
@@ -156,6 +159,7 @@ class Tiler:
     on_tile: Callable[[int, int], None]
     threads: int = 1
     check: Callable[[], None] | None = None
+    augment: bool = False
 
     def grid(self, size: tuple[int, int], *, border: tuple[int, int] | None = None) -> TileGrid:
         """Return how a plane of this size (network pixels, without border) is cut."""
@@ -226,6 +230,16 @@ class Tiler:
         return outputs
 
     def _predict(self, tiles: Tensor) -> Tensor:
+        total = self._predict_once(tiles)
+        if not self.augment:
+            return total
+        for axes in MIRRORS:
+            found = self._predict_once(tiles.flip(axes)).flip([axis + 1 for axis in axes])
+            found[:, [axis - 1 for axis in axes]] *= -1.0  # a mirror turns the flow along its axis round
+            total += found
+        return total.div_(1 + len(MIRRORS))
+
+    def _predict_once(self, tiles: Tensor) -> Tensor:
         n, area = len(tiles), tiles.shape[1] * tiles.shape[2]
         workers = min(self.threads, n)
         if workers < 2 or area > PASS_PX or self.network.device.type != "cpu":

@@ -33,7 +33,7 @@ _PLANES_ONLY = {
     ("flows", "probability_threshold"),
     ("flows", "flow_threshold"),
     *(("normalise", name) for name in ("mode", "lower", "upper", "tile_px")),
-    *(("tiles", name) for name in ("tile_px", "overlap", "border_px")),
+    *(("tiles", name) for name in ("tile_px", "overlap", "border_px", "augment")),
 }
 _VOLUMES_ONLY = {("volume", "particle_stages")}
 _ORDER = ("3D", "Masks", "Normalisation", "Tiles and memory", "Machine")
