@@ -84,6 +84,9 @@ def test_what_is_refused(run, files):
         ((files / "float.tif", "-o", files / "out"), 3, "integers"),
         ((files / "a.tif", files / "small.tif", "-o", files / "out"), 2, "expected the same"),
         ((files / "a.tif", "-o", files / "out", "--radius", 0, "--edges", "distance"), 2, "radius"),
+        ((files / "a.tif", "-o", files / "out", "--radius", 5), 2, "got --radius 5 with --edges touching"),
+        ((files / "a.tif", "-o", files / "out", "--edges", "knn", "--gap", 5), 2, "got --gap 5 with --edges knn"),
+        ((files / "a.tif", "-o", files / "out", "--edges", "distance", "-k", 5), 2, "got -k 5 with --edges distance"),
         ((files / "a.tif", "-o", files / "out", "--channel", 1), 2, "without an image"),
         ((files / "a.tif", files / "image.tif", "-o", files / "out", "--channel", 1), 2, "no channels"),
     ):

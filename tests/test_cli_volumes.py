@@ -1,6 +1,7 @@
 """The command line with models for volumes: options, what is listed, what is estimated, what is written."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import tifffile
 from typer.testing import CliRunner
 
 from napari_aprcnn.cli import app
+from napari_aprcnn.cli.batch import _why_missing
+from napari_aprcnn.cli.ignored import ignored_options
 from napari_aprcnn.config import SegmentConfig
 from napari_aprcnn.models import zoo
 from napari_aprcnn.segment import pipeline
-from volume_fakes import BallNetwork, balls, save_tiny_model
+from volume_fakes import NET, BallNetwork, balls, save_tiny_model, volume_card
 
 pytest.importorskip("h5py")
 
@@ -72,6 +75,41 @@ def test_why_there_are_no_particles(run, tiny, network, image, tmp_path):
     assert result.exit_code == 0
     assert "no particles were written" in result.stderr
     assert not list((tmp_path / "o").glob("*.apr"))
+
+
+def test_options_for_planes_are_said_to_be_ignored(run, tiny, network, image, tmp_path):
+    planes = ("--diameter", "20", "--normalise", "tile", "--stitch-iou", "0.3", "--tile", "512", "--augment")
+    flows = ("--steps", "50", "--min-size", "5")
+    result = run("segment", image, "-o", tmp_path / "o", "-m", tiny, *planes, *flows, "--outline", "0.4")
+    assert result.exit_code == 0
+    for option in planes[::2]:
+        assert f"{option} is ignored: apr-tiny-3d is a model for volumes" in result.stderr
+    assert result.stderr.count("is ignored") == 5
+    assert "--tile is ignored" in run("estimate", image, "-m", tiny, "--tile", "512").stderr
+
+
+def test_what_a_model_is_for_is_read_from_the_file_where_there_is_no_card(tmp_path):
+    path = save_tiny_model(tmp_path)
+    path.with_suffix(".json").unlink()
+    (note,) = ignored_options(["diameter", "zoom"], SegmentConfig(model=str(path)))
+    assert note.startswith("--diameter is ignored")
+    star = volume_card(net=NET.replace(head="stardist"))
+    path.with_suffix(".json").write_text(star.to_json())
+    assert ignored_options(["steps", "grow"], SegmentConfig(model=str(path))) == [
+        "--steps is ignored: apr-tiny-3d.safetensors has no flows"
+    ]
+    path.with_suffix(".json").unlink()
+    path.write_bytes(b"no weights")
+    assert len(ignored_options(["diameter", "zoom"], SegmentConfig(model=str(path)))) == 1
+    assert ignored_options(["zoom"], SegmentConfig(model="no-such")) == []
+
+
+def test_why_there_are_no_flows():
+    readout = SimpleNamespace(model="apr-stardist-nuclei-3d", dimensionality="volume")
+    result = SimpleNamespace(readout=readout, flows=None, probability=np.zeros((2, 2, 2)))
+    assert _why_missing("flows", result) == "no flows were written: apr-stardist-nuclei-3d has none"
+    result.probability = None
+    assert "did not fit the memory" in _why_missing("flows", result)
 
 
 def test_planes_and_modes_that_do_not_fit(run, tiny, image, tmp_path):

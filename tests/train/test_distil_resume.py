@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from napari_aprcnn.cli.app import app
-from napari_aprcnn.errors import TrainingDataError
+from napari_aprcnn.errors import ConfigError, TrainingDataError
 from napari_aprcnn.models.zoo import load_model
 from napari_aprcnn.train import distil as distil_module
 from napari_aprcnn.train import distil_command
@@ -185,6 +185,39 @@ def test_options_out_of_range_are_told(labelled_quarters, tmp_path, option, valu
     assert result.exit_code == 2
     assert value in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.fixture
+def no_teacher(monkeypatch):
+    """Any use of a teacher fails the test."""
+    monkeypatch.setattr(distil_command, "teacher_for", lambda *_a, **_k: pytest.fail("the teacher was loaded"))
+
+
+@pytest.mark.parametrize("share", ["0.9", "0.51"])
+def test_a_held_out_share_that_cannot_be_is_told(no_teacher, labelled_quarters, tmp_path, share):
+    result = CliRunner().invoke(app, words(labelled_quarters, tmp_path, "--held-out", share))
+    assert result.exit_code == 2, result.output
+    assert "expected at most 0.5" in result.output
+    with pytest.raises(ConfigError, match="at most"):
+        distil(TEACHER, [], output=tmp_path, name="x", config=distil_settings(held_out=float(share)))
+
+
+@pytest.mark.parametrize(("share", "told"), [("0.4", "one image of 2 is looked at, 50%"), ("0.25", "")])
+def test_a_held_out_share_that_is_rounded_is_told(labelled_quarters, tmp_path, monkeypatch, share, told):
+    monkeypatch.setattr(distil_command, "distil", lambda *_a, **_k: (tmp_path / "x", []))
+    result = CliRunner().invoke(app, words(labelled_quarters, tmp_path, "--held-out", share))
+    assert result.exit_code == 0, result.output
+    assert told in result.output
+    assert ("is looked at" in result.output) == bool(told)
+
+
+def test_name_and_test_sets_are_looked_at_first(no_teacher, labelled_quarters, tmp_path):
+    result = CliRunner().invoke(app, words(labelled_quarters, tmp_path, "--test", str(tmp_path / "nope.zip")))
+    assert result.exit_code == 3, result.output
+    assert "nope.zip" in result.output
+    result = CliRunner().invoke(app, words(labelled_quarters, tmp_path, "--name", ""))
+    assert result.exit_code == 2, result.output
+    assert "expected one that files can have" in result.output
 
 
 def test_without_weight_decay_it_is_adam(archive, teacher, tmp_path, monkeypatch):

@@ -30,6 +30,36 @@ def test_a_resumed_training_ends_like_one_that_never_stopped(sampler, tmp_path):
     assert (tmp_path / "whole" / "log.csv").read_text().count("\n") == 3
 
 
+def steps_of(log):
+    return [line.split(",")[0] for line in log.read_text().splitlines()]
+
+
+def test_a_log_holds_every_step_once(sampler, tmp_path):
+    """A kill leaves lines of steps beyond the checkpoint, which are made again, and may cut one off."""
+    log, config = tmp_path / "log.csv", CONFIG.replace(n_steps=2, batch_size=1)
+    with pytest.raises(CancelledError, match="step 1"):
+        fit(sampler, config=config, run_dir=tmp_path, report_every=1, should_cancel=lambda: True)
+    before = log.read_bytes()
+    log.write_bytes(before + before.splitlines(keepends=True)[-1].replace(b"1,", b"2,", 1) + b"3,0.1")
+    fit(sampler, config=config, run_dir=tmp_path, report_every=1)
+    assert steps_of(log) == ["step", "1", "2"]
+    assert log.read_bytes().startswith(before)
+    whole = log.read_bytes()
+    fit(sampler, config=config, run_dir=tmp_path, report_every=1)  # a finished training leaves it as it is
+    assert log.read_bytes() == whole
+    (tmp_path / "checkpoint.pt").unlink()
+    fit(sampler, config=config, run_dir=tmp_path, report_every=2)
+    assert steps_of(log) == ["step", "2"]
+    assert [path.name for path in tmp_path.glob("*log*")] == ["log.csv"]
+
+
+def test_a_checkpoint_with_another_key_is_refused(sampler, tmp_path):
+    config = CONFIG.replace(n_steps=1)
+    fit(sampler, config=config, run_dir=tmp_path, key={"images": "a"})
+    with pytest.raises(TrainingDataError, match=r"\(images was a, is b\)"):
+        fit(sampler, config=config, run_dir=tmp_path, key={"images": "b"})
+
+
 def test_training_lowers_the_loss(sampler, tmp_path):
     config = CONFIG.replace(n_steps=30, learning_rate=5e-3, warmup_steps=3)
     reports = []

@@ -1,11 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.train import sampling
 from napari_aprcnn.train.augment import degrade
 from napari_aprcnn.train.collage import NucleiBank, collages
 from napari_aprcnn.train.data import read_training_data
 from napari_aprcnn.train.sampling import CropSampler, _weights
+from napari_aprcnn.train.sets import mark_of_sets, source_names
+from napari_aprcnn.train.signals import stop_on_signals
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +79,54 @@ def test_shares_of_sources_and_kinds(images):
     weights = _weights(images, {})
     assert weights.sum() == pytest.approx(1)
     assert weights == pytest.approx(np.full(4, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("shares", "told"),
+    [({"disks": 0.0}, "are 0"), ({"disks": -1.0}, "0 or more"), ({"disk": 1.0}, "one of the sources")],
+)
+def test_shares_that_do_not_fit_are_refused(images, shares, told):
+    with pytest.raises(ConfigError, match=told):
+        _weights(images, shares)
+
+
+def test_sources_are_told_apart_by_as_much_of_the_path_as_it_takes():
+    assert source_names(["a/x.zip", "b/y.zip", "a/x.zip"]) == ["x", "y", "x"]
+    assert source_names(["a/x.zip", "a/x"]) == ["x.zip", "a/x"]
+    assert source_names(["p/a/x.zip", "q/a/x.zip"]) == ["p/a/x.zip", "q/a/x.zip"]
+    assert source_names(["a/x.y", "x.y.zip", "b/x.zip"]) == ["a/x.y", "x.y.zip", "x.zip"]
+
+
+def test_the_mark_of_a_set_is_what_the_training_sees(images):
+    mark = mark_of_sets(images)
+    assert mark == mark_of_sets([replace(item, name="n", source="s", kind=f"k{item.kind}") for item in images])
+    labels = images[0].labels.copy()
+    labels[0, 0] += 1
+    for other in (
+        images[1:],
+        images[::-1],
+        [replace(images[0], labels=labels), *images[1:]],
+        [replace(item, kind="") for item in images],
+        [replace(images[0], source="s"), *images[1:]],
+    ):
+        assert mark_of_sets(other) != mark
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_scenes_are_told_and_their_making_ends_when_it_is_cancelled(images, monkeypatch, workers):
+    monkeypatch.setattr(sampling, "N_COLLAGES", 12)
+    monkeypatch.setattr(sampling, "N_TISSUES", 2)
+    told = []
+
+    def tell(*given):
+        told.append(given)
+        if len(told) == 3:
+            raise InterruptedError
+
+    # The handlers of the command: processes that inherit them must still end.
+    with stop_on_signals(), pytest.raises(InterruptedError):
+        CropSampler(images, collage=0.1, tissue=0.1, workers=workers, progress=tell)
+    assert told == [("simulated crowds", n, 12) for n in (1, 2, 3)]
 
 
 def test_collages_are_crowded_and_consistent(images):

@@ -14,6 +14,7 @@ from napari_aprcnn.cli.evaluate import evaluate
 from napari_aprcnn.cli.graph import graph
 from napari_aprcnn.cli.options import (  # typer reads the annotations while it runs
     AprError,
+    Augment,
     Axes,
     Channel,
     Config,
@@ -22,7 +23,6 @@ from napari_aprcnn.cli.options import (  # typer reads the annotations while it 
     Diameter,
     Flows,
     FlowThreshold,
-    Format,
     FormatOption,
     Geojson,
     Grow,
@@ -78,7 +78,7 @@ app = typer.Typer(
 def segment(
     inputs: Inputs,
     output: Output = None,
-    format: FormatOption = Format.TIF,
+    format: FormatOption = None,
     rois: Rois = False,
     geojson: Geojson = False,
     csv: Csv = False,
@@ -98,6 +98,7 @@ def segment(
     device: Device = None,
     precision: PrecisionOption = None,
     tile: TilePx = None,
+    augment: Augment = None,
     axes: Axes = None,
     channel: Channel = None,
     spacing: SpacingOption = None,
@@ -121,11 +122,14 @@ def segment(
     given = dict(locals())
     with guarded():
         from napari_aprcnn.cli.batch import run_batch
+        from napari_aprcnn.cli.inputs import check_format
         from napari_aprcnn.cli.settings import Outputs, Settings
 
+        if format is not None:
+            check_format(output, format.value)
         wanted = Outputs(
-            folder_or_file=output, format=format.value, rois=rois, geojson=geojson, csv=csv, overlay=overlay,
-            probability=probability, flows=flows, particles=save_particles, overwrite=overwrite,
+            folder_or_file=output, format=format.value if format else "tif", rois=rois, geojson=geojson, csv=csv,
+            overlay=overlay, probability=probability, flows=flows, particles=save_particles, overwrite=overwrite,
         )  # fmt: skip
         code = run_batch(inputs, Settings.from_options(given), wanted, preview=preview, quiet=quiet, as_json=json)
         raise typer.Exit(code)
@@ -154,6 +158,7 @@ def estimate(
     device: Device = None,
     precision: PrecisionOption = None,
     tile: TilePx = None,
+    augment: Augment = None,
     threads: Threads = None,
     memory_gb: Memory = None,
     axes: Axes = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from napari_aprcnn.cli.console import CANCELLED, Interrupt, complain, debugging, progress_bar, say
-from napari_aprcnn.cli.inputs import find_images, result_stems, split_output, stem_of
-from napari_aprcnn.cli.settings import Outputs, Settings
+from napari_aprcnn.cli.inputs import find_images, keep_inputs, result_stems, split_output, stem_of
+from napari_aprcnn.cli.settings import Outputs, Settings, model_path
 from napari_aprcnn.config import SegmentConfig
 from napari_aprcnn.errors import (
     CancelledError,
     ConfigError,
     DeviceError,
+    ImageError,
     ModelNotFoundError,
     WeightsError,
 )
 from napari_aprcnn.io.atomic import check_output, make_folder, staged
-from napari_aprcnn.io.read import open_image
+from napari_aprcnn.io.read import ImageSource, open_image
 
 if TYPE_CHECKING:
-    from napari_aprcnn.segment.readout import Readout
+    from napari_aprcnn.segment.result import SegmentationResult
 
 __all__ = ["Job", "replay_run", "run_batch"]
 
@@ -81,19 +83,22 @@ def run_batch(
     Raises
     ------
     FileFormatError, OutputError
-        If the inputs are no images, or the output cannot be used at all.
+        If the inputs are no images, the output cannot be used at all, or a result would replace an input.
     """
     images = find_images(inputs)
     output = outputs.folder_or_file
     folder, label_name = split_output(Path() if preview and output is None else output, n_images=len(images))
-    make_folder(folder)
     jobs = []
     for path, stem in zip(images, result_stems(images), strict=True):
         names = outputs.names(stem)
         if label_name is not None:
             names = outputs.names(stem_of(Path(label_name)).removesuffix("_labels")) | {"labels": label_name}
         jobs.append(Job(path=path, folder=folder, names={"preview": f"{stem}_preview.png"} if preview else names))
+    keep_inputs((job.folder / name for job in jobs for name in job.names.values()), images)
+    make_folder(folder)
     manner = _Manner(quiet, as_json)
+    for text in settings.ignored():
+        manner.note(text)
     codes = []
     with Interrupt() as interrupt:
         for index, job in enumerate(jobs):
@@ -129,6 +134,8 @@ def _run_one(
         check_output(job.folder / name, overwrite=outputs.overwrite)
     source = open_image(job.path, series=settings.series)
     config, notes = settings.config_for(source)
+    if not (settings.spacing_um or settings.base.spacing_um):
+        _check_own_voxel_size(source, config)
     if len(source.series_names) > 1:
         notes.append(
             f"{job.path.name} holds {len(source.series_names)} images; number {source.series} is used (--series)"
@@ -152,7 +159,7 @@ def _run_one(
         record = write_results(result, source, stage, job.names)
     record["outputs"] = {kind: str(job.folder / name) for kind, name in job.names.items() if kind in record["outputs"]}
     for kind in sorted(set(job.names) - set(record["outputs"])):
-        manner.note(f"{job.path.name}: {_why_missing(kind, result.readout)}")
+        manner.note(f"{job.path.name}: {_why_missing(kind, result)}")
     readout = result.readout
     manner.tell(
         f"{job.path.name}: {readout.n_objects} nuclei in {readout.seconds:.1f} s -> {job.folder / job.names['labels']}"
@@ -160,7 +167,29 @@ def _run_one(
     return record
 
 
-def _why_missing(kind: str, readout: Readout) -> str:
+def _check_own_voxel_size(source: ImageSource, config: SegmentConfig) -> None:
+    """Refuse a voxel size that the file alone gives as a fault of that file: the others may be right.
+
+    Raises
+    ------
+    ImageError
+        If networks for planes cannot work with it.
+    """
+    from napari_aprcnn.models.zoo import is_for_volumes
+    from napari_aprcnn.segment.scale import scale_for
+
+    if is_for_volumes(config.model):
+        return
+    try:
+        scale_for(None, 1.0, source.spacing_um)
+    except ConfigError as error:
+        raise ImageError(f"the voxel size in the file cannot be right: {error}; or give it with --spacing") from error
+
+
+def _why_missing(kind: str, result: SegmentationResult) -> str:
+    readout = result.readout
+    if kind == "flows" and result.probability is not None:
+        return f"no flows were written: {readout.model} has none"
     if kind != "particles":
         return f"{kind} did not fit the memory and was not written"
     if readout.dimensionality != "volume":
@@ -177,6 +206,7 @@ def replay_run(run_file: Path, output: Path | None, *, overwrite: bool, quiet: b
         If the file is no run file, or its input or its model is no longer what it was.
     """
     base = SegmentConfig.from_file(run_file)
+    base = base.replace(model=model_path(base.model, beside=run_file.absolute().parent))
     try:
         record = json.loads(run_file.read_text(encoding="utf-8"))
         path = record["input"]["path"]
@@ -200,16 +230,25 @@ def replay_run(run_file: Path, output: Path | None, *, overwrite: bool, quiet: b
         **dict.fromkeys(kinds & {"rois", "geojson", "csv", "overlay", "probability", "flows", "particles"}, True),
     )
     settings = Settings(base=base, has_file=True, series=series)
-    _warn_of_changes(record, quiet=quiet)
+    _warn_of_changes(record, base.model, quiet=quiet)
     return run_batch([str(image)], settings, outputs, preview=False, quiet=quiet, as_json=as_json)
 
 
-def _warn_of_changes(record: dict[str, Any], *, quiet: bool) -> None:
-    """Say where the replay will not be the same: other weights, other versions."""
+def _warn_of_changes(record: dict[str, Any], model: str, *, quiet: bool) -> None:
+    """Say where the replay will not be the same: other weights."""
+    then, now = (record.get("readout") or {}).get("model_sha256"), _sha256_of(model)
+    if now and then and now != then and not quiet:
+        say(f"note: the weights of {model} are not those of the recorded run; the result may differ")
+
+
+def _sha256_of(model: str) -> str:
+    """Checksum of a model's weights now; empty where there is none, which loading it will say."""
+    from napari_aprcnn.models.checkpoints import sha256_of
     from napari_aprcnn.models.zoo import list_models
 
-    readout = record.get("readout") or {}
     cards = {card.name: card.sha256 for card in list_models()}
-    now, then = cards.get(readout.get("model", "")), readout.get("model_sha256")
-    if now and then and now != then and not quiet:
-        say(f"note: the weights of {readout['model']} are not those of the recorded run; the result may differ")
+    if model in cards:
+        return cards[model]
+    with suppress(OSError, ValueError):
+        return sha256_of(Path(model))
+    return ""

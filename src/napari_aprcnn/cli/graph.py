@@ -47,13 +47,13 @@ def graph(
     ] = None,
     edges: Annotated[EdgeKind, typer.Option("--edges", help="Who is whose neighbour.")] = EdgeKind.TOUCHING,
     gap: Annotated[
-        float, typer.Option("--gap", help="Of touching nuclei: largest gap between surfaces, um.", min=0)
-    ] = 0.0,
+        float | None, typer.Option("--gap", help="Of touching nuclei: largest gap between surfaces, um (0).", min=0)
+    ] = None,
     radius: Annotated[
         float | None,
         typer.Option("--radius", help="Of the others: longest edge, um (distance: 2 diameters, delaunay: 3)."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Of knn: neighbours of each nucleus.", min=1)] = 6,
+    k: Annotated[int | None, typer.Option("-k", help="Of knn: neighbours of each nucleus (6).", min=1)] = None,
     spacing: Annotated[
         str | None, typer.Option("--spacing", help="Voxel size in um: z,y,x or y,x or one number (from the file).")
     ] = None,
@@ -79,6 +79,7 @@ def graph(
             raise ConfigError("got neither a folder to write to nor --descriptors; expected at least one of them")
         if channel and image is None:
             raise ConfigError(f"got --channel {channel} without an image; give the image behind the labels")
+        _check_kind(edges, gap=gap, radius=radius, k=k)
         array, spacing_um = _labels(labels, spacing)
         values = None if image is None else _image(image, array.shape, channel)
         from napari_aprcnn.graph.build import nuclei_graph
@@ -89,9 +90,9 @@ def graph(
                 values,
                 spacing_um=spacing_um,
                 edges=edges.value,
-                gap_um=gap,
+                gap_um=gap or 0.0,
                 radius_um=radius,
-                k=k,
+                k=6 if k is None else k,
                 surface_distance=surface_distance,
                 progress=progress,
                 should_cancel=interrupt.wanted,
@@ -105,6 +106,18 @@ def graph(
             if not quiet:
                 say(f"{output}: {', '.join(names)}")
         _show(made, found, as_json=as_json, quiet=quiet)
+
+
+def _check_kind(edges: EdgeKind, *, gap: float | None, radius: float | None, k: int | None) -> None:
+    """Refuse parameters of another kind of edges, which would do nothing."""
+    others = (EdgeKind.DISTANCE, EdgeKind.DELAUNAY, EdgeKind.KNN)
+    for name, value, kinds in (("--gap", gap, (EdgeKind.TOUCHING,)), ("--radius", radius, others),
+                               ("-k", k, (EdgeKind.KNN,))):  # fmt: skip
+        if value is not None and edges not in kinds:
+            raise ConfigError(
+                f"got {name} {value:g} with --edges {edges.value}, which has none; expected it with --edges "
+                f"{' or '.join(kind.value for kind in kinds)}"
+            )
 
 
 def _labels(path: Path, spacing: str | None) -> tuple[Any, tuple[float, ...] | None]:

@@ -39,6 +39,7 @@ def show_estimate(path: str, settings: Settings, *, as_json: bool) -> None:
 
     source = open_image(path, series=settings.series)
     config, notes = settings.config_for(source)
+    notes += settings.ignored()
     reduction = _reduction(source, config)
     expected = estimate(source.shape, source.data.dtype, config, prr=None if reduction is None else reduction.prr)
     if as_json:

@@ -10,6 +10,7 @@ import typer
 
 __all__ = [
     "AprError",
+    "Augment",
     "Axes",
     "Channel",
     "Config",
@@ -110,7 +111,9 @@ Output = Annotated[
         "-o", "--output", help="Folder for the results, or for one input the name of the label file.", panel=_RESULT
     ),
 ]
-FormatOption = Annotated[Format, _option("--format", help="Format of label images (default: tif).", panel=_RESULT)]
+FormatOption = Annotated[
+    Format | None, _option("--format", help="Format of label images (default: tif, or as -o says).", panel=_RESULT)
+]
 Rois = Annotated[bool, _option("--rois", help="Write outlines as an ImageJ ROI zip.", panel=_RESULT)]
 Geojson = Annotated[bool, _option("--geojson", help="Write outlines as GeoJSON (QuPath).", panel=_RESULT)]
 Csv = Annotated[bool, _option("--csv", help="Write a table of measurements.", panel=_RESULT)]
@@ -153,13 +156,23 @@ PrecisionOption = Annotated[
     Precision | None,
     _option("--precision", help="bfloat16: faster on planes, half the memory on particles.", panel=_MODEL),
 ]
+Augment = Annotated[
+    bool | None,
+    _option("--augment/--no-augment", help="Average mirror images: finer outlines, four times as long.", panel=_MODEL),
+]
 TilePx = Annotated[int | None, _option("--tile", help="Largest tile edge in network pixels.", min=64, panel=_MODEL)]
 Axes = Annotated[
     str | None,
     _option("--axes", help="Meaning of the array's axes, such as TCZYX (default: from the file).", panel=_IMAGE),
 ]
 Channel = Annotated[
-    int | None, _option("--channel", help="Channel to segment, from 0 (default: 0).", min=0, panel=_IMAGE)
+    int | None,
+    _option(
+        "--channel",
+        help="Channel to segment, from 0 (default: 0; of colours that of the largest contrast).",
+        min=0,
+        panel=_IMAGE,
+    ),
 ]
 SpacingOption = Annotated[
     str | None,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from napari_aprcnn.cli.channels import choose_channel
+from napari_aprcnn.cli.ignored import OPTIONS, ignored_options
 from napari_aprcnn.config import AxisMapping, SegmentConfig
 from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.io.source import ImageSource
 
-__all__ = ["Outputs", "Settings", "parse_spacing"]
+__all__ = ["Outputs", "Settings", "model_path", "parse_spacing"]
 
 _TOP = {
     "model": "model", "device": "device", "precision": "precision", "mode": "dimensionality", "diameter": "diameter_px",
@@ -26,7 +29,7 @@ _VOLUME = {
     "apr_error": "relative_error", "particle_stages": "particle_stages", "zoom": "zoom", "outline": "outline",
     "grow": "grow_vox",
 }  # fmt: skip
-_TILES = {"tile": "tile_px", "memory_gb": "memory_gb"}
+_TILES = {"tile": "tile_px", "augment": "augment", "memory_gb": "memory_gb"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,8 @@ class Settings:
         What the options say of the image; ``None``: as the file or the configuration say.
     series
         Image of a file with several.
+    options
+        Names of the options given that not every model looks at.
     """
 
     base: SegmentConfig = field(default_factory=SegmentConfig)
@@ -102,6 +107,7 @@ class Settings:
     channel: int | None = None
     spacing_um: tuple[float, float, float] | None = None
     series: int = 0
+    options: tuple[str, ...] = ()
 
     @classmethod
     def from_options(cls, given: Mapping[str, Any]) -> Settings:
@@ -114,8 +120,13 @@ class Settings:
         """
         values = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
         path = values.get("config")
-        base = SegmentConfig.from_file(path) if path is not None else SegmentConfig()
+        base = SegmentConfig()
+        if path is not None:
+            base = SegmentConfig.from_file(path)
+            base = base.replace(model=model_path(base.model, beside=Path(path).absolute().parent))
         changes: dict[str, Any] = {target: values[name] for name, target in _TOP.items() if name in values}
+        if "model" in changes:
+            changes["model"] = model_path(changes["model"])
         flows = {target: values[name] for name, target in _FLOWS.items() if name in values}
         if "flow_threshold" in values:
             # One option for 2D and 3D: whoever sets it means the image at hand.
@@ -141,7 +152,12 @@ class Settings:
             channel=values.get("channel"),
             spacing_um=parse_spacing(values["spacing"]) if "spacing" in values else None,
             series=int(values.get("series", 0)),
+            options=tuple(name for name in OPTIONS if name in values),
         )
+
+    def ignored(self) -> list[str]:
+        """Return a note for each option that the model does not look at."""
+        return ignored_options(self.options, self.base.replace(**self.changes)) if self.options else []
 
     def config_for(self, source: ImageSource) -> tuple[SegmentConfig, list[str]]:
         """Return the configuration for an image, with axes and voxel size spelled out, and notes on what was taken.
@@ -150,9 +166,6 @@ class Settings:
         """
         notes = list(source.notes)
         recorded = self.base.axes
-        channel = self.channel
-        if channel is None:
-            channel = recorded.channel if recorded is not None else 0
         if self.axes is not None:
             order = self.axes
         elif recorded is not None and len(recorded.order) == source.data.ndim:
@@ -161,6 +174,12 @@ class Settings:
             order = source.axes
             if not source.axes_known:
                 notes.append(f"the file does not name its axes; {order} is taken: set --axes if that is wrong")
+        channel = self.channel
+        if channel is None and recorded is not None and "C" in recorded.order:
+            channel = recorded.channel
+        elif channel is None:
+            channel, note = choose_channel(source, order)
+            notes += [] if note is None else [note]
         spacing = self.spacing_um or self.base.spacing_um or source.spacing_um
         if self.spacing_um is None and self.base.spacing_um and source.spacing_um:
             ratios = [ours / theirs for ours, theirs in zip(self.base.spacing_um, source.spacing_um, strict=True)]
@@ -170,6 +189,28 @@ class Settings:
                 )
         mapping = AxisMapping(order=order, channel=channel if "C" in order or self.channel is not None else 0)
         return self.base.replace(**{**self.changes, "axes": mapping, "spacing_um": spacing}), notes
+
+
+def model_path(model: str, *, beside: Path | None = None) -> str:
+    """Return the absolute path of a weights file, so that a record of it holds in any folder; names stay names.
+
+    Parameters
+    ----------
+    model
+        Name of a model, or path of a weights file.
+    beside
+        Folder where a file that is not at its path is looked for.
+    """
+    from napari_aprcnn.models import zoo
+
+    if any(weights.stem == model for weights in zoo.WEIGHTS_FOLDER.glob("*.safetensors")):
+        return model
+    with suppress(OSError, ValueError):  # a name too long for a path, or with a null byte: loading it says so
+        path = Path(model).expanduser()
+        for place in (path, beside / path.name) if beside is not None else (path,):
+            if place.is_file():
+                return str(place.absolute())
+    return model
 
 
 def parse_spacing(text: str) -> tuple[float, float, float]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -14,12 +14,13 @@ import torch
 import typer
 
 from napari_aprcnn.config import TrainConfig
-from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.errors import CancelledError, ConfigError
 from napari_aprcnn.models.zoo import ModelCard, save_model
-from napari_aprcnn.train.data import LabelledImage, read_training_data
+from napari_aprcnn.train.checks import check_request
 from napari_aprcnn.train.fit import TrainStep, fit
 from napari_aprcnn.train.sampling import CropSampler
 from napari_aprcnn.train.score import Score, score_archive
+from napari_aprcnn.train.sets import check_shares, mark_of_sets, read_sets, source_names
 from napari_aprcnn.train.signals import stop_on_signals
 from napari_aprcnn.train.starts import first_state
 
@@ -28,16 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export", "read_sets", "train", "train_command"]
 
-logger = logging.getLogger(__name__)
-
-
-def read_sets(paths: Sequence[Path | str]) -> list[LabelledImage]:
-    """Read several archives or folders into one training set."""
-    images: list[LabelledImage] = []
-    for path in paths:
-        images += read_training_data(path)
-        logger.info("%s: %d images so far", path, len(images))
-    return images
+_TOLD_EVERY_S = 2.0  # while data are read and scenes made
 
 
 def train(
@@ -55,6 +47,7 @@ def train(
     initial: Path | str | None = None,
     device: str = "cpu",
     workers: int = 0,
+    on_data: Callable[[str, int, int], None] = lambda _what, _done, _total: None,
     progress: Callable[[TrainStep], None] = lambda _: None,
     should_cancel: Callable[[], bool] = lambda: False,
 ) -> tuple[Path, list[Score]]:
@@ -82,8 +75,12 @@ def train(
     initial
         Weights to start from, of the same network or of one that has enough in common (`models.growing`); ``None``:
         random.
-    device, workers, progress, should_cancel
+    device, workers
         As `fit` takes them.
+    on_data
+        Told what is read or made before the first step, how much of it is done, and all of it.
+    progress, should_cancel
+        As `fit` takes them; it is also asked after every image that is read and every scene that is made.
 
     Returns
     -------
@@ -94,17 +91,28 @@ def train(
 
     Raises
     ------
+    ConfigError
+        If the name, a share or another parameter is not usable.
     TrainingDataError
-        If the data cannot be read, or the folder holds another training's checkpoint.
+        If data or test sets cannot be read, or the folder holds another training's checkpoint, one of other images too.
     CancelledError
         If `should_cancel` said yes.
     """
     output = Path(output)
+
+    def prepare(what: str, done: int, total: int) -> None:
+        on_data(what, done, total)
+        if should_cancel():
+            raise CancelledError(f"the training was cancelled at {what}, {done} of {total}; run it again to go on")
+
+    check_shares(config.shares, source_names(data))
+    check_request(name, config.architecture, device=device, threads=threads, test=test, progress=prepare)
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        images = read_sets(data)
+        state = first_state(initial, config.architecture, seed=config.seed)
+        images = read_sets(data, progress=prepare)
         sampler = CropSampler(
             images,
             seed=config.seed,
@@ -114,13 +122,14 @@ def train(
             tissue=config.tissue,
             shares=config.shares,
             workers=workers,
+            progress=prepare,
         )
-        state = first_state(initial, config.architecture, seed=config.seed)
         module = fit(
             sampler,
             config=config,
             run_dir=output / f"{name}_run",
             initial=state,
+            key={"images": mark_of_sets(images)},
             device=device,
             workers=workers,
             progress=progress,
@@ -128,7 +137,7 @@ def train(
         )
     finally:
         torch.set_num_threads(before)
-    words = data_words or ", ".join(f"{Path(path).stem}" for path in data)
+    words = data_words or ", ".join(source_names(data))
     said = command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     card = _card(name, config, title=title, data=words, licence=licence, command=said, metrics={})
     path = output / f"{name}.safetensors"
@@ -190,7 +199,7 @@ def train_command(
     title: Annotated[str, typer.Option(help="One line for the card.")] = "",
     data_words: Annotated[str, typer.Option("--data", help="What the card says of the data.")] = "",
     licence: Annotated[str, typer.Option(help="What the card says of the licence.")] = "",
-    threads: Annotated[int | None, typer.Option(help="Threads; default: all.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; default: all.", min=1)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, auto.")] = "cpu",
     workers: Annotated[int, typer.Option(help="Processes that prepare batches; 0: a thread.", min=0)] = 0,
 ) -> None:
@@ -227,6 +236,7 @@ def train_command(
             initial=start,
             device=device,
             workers=workers,
+            on_data=_seldom(),
             progress=_tell,
             should_cancel=stop.is_set,
         )
@@ -259,20 +269,44 @@ def _repeat(data: Sequence[str], name: str, output: Path, config: TrainConfig, s
 
 
 def _shares(data: Sequence[str]) -> tuple[list[Path], dict[str, float]]:
-    """Split ``PATH=SHARE``; shares are those of the stems of the paths."""
-    paths, shares = [], {}
+    """Split ``PATH=SHARE``; shares are those of the sources' names."""
+    paths, given = [], []
     for item in data:
         head, mark, tail = item.rpartition("=")
+        share = None
         if mark and not Path(item).exists():
             try:
-                shares[Path(head).stem] = float(tail)
+                share = float(tail)
             except ValueError as error:
                 raise ConfigError(
                     f"got the share {tail!r} in {item!r}, expected a number, as in train.zip=0.5"
                 ) from error
             item = head
         paths.append(Path(item))
+        given.append(share)
+    shares: dict[str, float] = {}
+    names = source_names(paths)
+    for name, share in zip(names, given, strict=True):
+        if share is None:
+            continue
+        if name in shares and shares[name] != share:
+            raise ConfigError(f"got {name!r} with the shares {shares[name]:g} and {share:g}; give it once")
+        shares[name] = share
+    check_shares(shares, names)
     return paths, shares
+
+
+def _seldom() -> Callable[[str, int, int], None]:
+    """Tell what is read and made every now and then, and when it is done."""
+    told = time.monotonic()
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal told
+        if done == total or time.monotonic() - told > _TOLD_EVERY_S:
+            told = time.monotonic()
+            typer.echo(f"{what}: {done} of {total}", err=True)
+
+    return tell
 
 
 def _tell(step: TrainStep) -> None:

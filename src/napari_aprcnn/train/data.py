@@ -1,16 +1,13 @@
-"""Labelled images to train on: archives and folders of image and label TIFFs.
+"""Labelled images to train on: archives and folders of image and label files, TIFF or PNG.
 
 An archive is a zip with ``images/NAME.tif``, ``labels/NAME.tif`` and ``index.json``, a list of objects with at least
 ``name`` and optionally ``kind``, ``mag`` (the objective) and ``group`` (images of one specimen, which are never parted
-between training and validation). A folder holds images and labels likewise, or pairs ``NAME.tif`` and
-``NAME_masks.tif`` (or ``NAME_labels.tif``) as annotation tools write them.
+between training and validation). A folder, or a zip without an index, holds images and labels likewise, or pairs
+``NAME.tif`` and ``NAME_masks.tif`` (``NAME_labels.tif``, ``NAME_cp_masks.tif``) as annotation tools write them.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tifffile
 
 from napari_aprcnn.errors import TrainingDataError
 from napari_aprcnn.segment.flows import flows_from_masks
+from napari_aprcnn.train.data_files import DataFiles
+from napari_aprcnn.train.data_pairs import Entry, find_entries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,8 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "LabelledImage",
     "is_of_kind",
+    "load_entry",
     "median_diameter_px",
     "normalise_percentiles",
+    "normalised_half",
     "read_pairs",
     "read_training_data",
 ]
@@ -38,7 +38,7 @@ __all__ = [
 Loader = Callable[[], tuple["NDArray[Any]", "NDArray[Any]"]]
 
 FLOW_UNIT = 127  # int8 holds a component of a unit vector to 0.4 %, at a quarter of float32's memory
-LABEL_SUFFIXES = ("_masks", "_labels")
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +74,6 @@ class LabelledImage:
     origin: str = ""
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """One entry of an archive or a folder, as `LabelledImage` has it, not loaded."""
-
-    name: str
-    kind: str
-    objective: str
-    origin: str
-    load: Loader
-
-
 def is_of_kind(item: LabelledImage, words: Sequence[str]) -> bool:
     """Whether an image's kind holds one of the words, or its objective begins with one or has one in it.
 
@@ -96,8 +85,12 @@ def is_of_kind(item: LabelledImage, words: Sequence[str]) -> bool:
 
 def median_diameter_px(labels: NDArray[Any]) -> float:
     """Median over the objects of the diameter of the disk of equal area, in pixels; 0 without objects."""
-    area = np.bincount(np.asarray(labels).ravel())[1:]
-    area = area[area > 0]
+    ids = np.asarray(labels).ravel()
+    if ids.size and ids.max() > max(ids.size, 0xFFFF):
+        area = np.unique(ids[ids > 0], return_counts=True)[1]  # counting up to the largest id would fill the memory
+    else:
+        area = np.bincount(ids)[1:]
+        area = area[area > 0]
     return float(np.median(2.0 * np.sqrt(area / np.pi))) if len(area) else 0.0
 
 
@@ -106,7 +99,19 @@ def normalise_percentiles(image: NDArray[Any], *, lower: float = 1.0, upper: flo
     low, high = np.percentile(image, (lower, upper))
     if high <= low:
         high = max(float(np.max(image)), low + 1e-6)
-    return ((image - np.float32(low)) / np.float32(high - low)).astype(np.float32)
+    span = np.float32(high - low)
+    if span <= 0:  # a difference that float32, or the size of the numbers, swallows
+        return np.zeros(np.shape(image), np.float32)
+    return ((image - np.float32(low)) / span).astype(np.float32)
+
+
+def normalised_half(image: NDArray[Any]) -> NDArray[np.float16]:
+    """Normalise by the 1st and 99th percentile; what float16 cannot hold becomes its largest number.
+
+    That is of images of a few bright nuclei, whose 99th percentile is that of the dark background.
+    """
+    with np.errstate(over="ignore"):
+        return np.clip(normalise_percentiles(image), -_LARGEST_HALF, _LARGEST_HALF).astype(np.float16)
 
 
 def read_training_data(
@@ -129,23 +134,34 @@ def read_training_data(
     Raises
     ------
     TrainingDataError
-        If there is nothing to read, a label image is missing, or shapes differ.
+        If there is nothing to read, a file is damaged, an image is not finite, labels or the image of labels are
+        missing, or shapes differ.
     """
-    path = Path(path)
-    pairs = list(_pairs(path))
+    files = DataFiles(Path(path))
+    entries = _labelled(files)
     result: list[LabelledImage] = []
-    for done, pair in enumerate(pairs):
-        name, (image, labels) = pair.name, pair.load()
-        if image.shape != labels.shape or image.ndim not in (2, 3):
-            raise TrainingDataError(
-                f"{name}: the image has shape {image.shape}, its labels {labels.shape}; expected equal 2D or 3D shapes"
-            )
-        planes = (
-            [(image, labels)] if image.ndim == 2 else [(i, m) for i, m in zip(image, labels, strict=True) if m.any()]
-        )
-        result += [_prepare(pair, path.stem, i, m) for i, m in planes]
-        progress(done + 1, len(pairs))
+    for done, entry in enumerate(entries):
+        result += load_entry(files, entry)
+        progress(done + 1, len(entries))
     return result
+
+
+def load_entry(files: DataFiles, entry: Entry) -> list[LabelledImage]:
+    """Read an image with labels; of a volume, the planes that hold nuclei.
+
+    Raises
+    ------
+    TrainingDataError
+        If it cannot be read, has no labels, or shapes differ.
+    """
+    image, labels = _load(files, entry)
+    if image.shape != labels.shape or image.ndim not in (2, 3):
+        raise TrainingDataError(
+            f"{entry.name}: the image has shape {image.shape}, its labels {labels.shape}; expected equal 2D or 3D "
+            "shapes"
+        )
+    planes = [(image, labels)] if image.ndim == 2 else [(i, m) for i, m in zip(image, labels, strict=True) if m.any()]
+    return [_prepare(entry, files.path.stem, i, m) for i, m in planes]
 
 
 def read_pairs(path: Path | str) -> Iterator[tuple[str, str, Loader]]:
@@ -154,98 +170,50 @@ def read_pairs(path: Path | str) -> Iterator[tuple[str, str, Loader]]:
     Raises
     ------
     TrainingDataError
-        If there is nothing to read.
+        If there is nothing to read, or it is not clear what belongs together.
     """
-    for pair in _pairs(Path(path)):
-        yield pair.name, pair.kind, pair.load
+    files = DataFiles(Path(path))
+    for entry in _labelled(files):
+        yield entry.name, entry.kind, partial(_load, files, entry)
 
 
-def _pairs(path: Path) -> Iterator[_Pair]:
-    empty = True
-    for pair in _pairs_of_archive(path) if path.suffix == ".zip" else _pairs_of_folder(path):
-        empty = False
-        yield pair
-    if empty:
+def _labelled(files: DataFiles) -> list[Entry]:
+    """Entries to train on."""
+    entries = find_entries(files)
+    # What an index names is missed when it is loaded; images beside pairs are no training data, if nothing says so.
+    missing = [] if files.is_indexed else [entry.unpaired for entry in entries if entry.unpaired]
+    if missing:
+        more = f" (and {len(missing) - 1} more such images)" if len(missing) > 1 else ""
+        raise TrainingDataError(f"{files.path}: {missing[0]}{more}")
+    if all(entry.labels is None for entry in entries):
+        alone = f" ({len(entries)} images without labels, which serve `aprcnn distil` alone)" if entries else ""
         raise TrainingDataError(
-            f"{path} holds no pairs; expected images/NAME.tif with labels/NAME.tif, or NAME.tif with NAME_masks.tif"
+            f"{files.path} holds no pairs{alone}; expected images/NAME.tif with labels/NAME.tif, or NAME.tif with "
+            "NAME_masks.tif"
         )
+    return [entry for entry in entries if entry.labels is not None or files.is_indexed]
 
 
-def _prepare(pair: _Pair, source: str, image: NDArray[Any], labels: NDArray[Any]) -> LabelledImage:
+def _load(files: DataFiles, entry: Entry) -> tuple[NDArray[Any], NDArray[Any]]:
+    if entry.labels is None:
+        raise TrainingDataError(f"{files.path}: cannot read the pair {entry.name!r}: {entry.unpaired}")
+    return files.image(entry.image), files.labels(entry.labels)
+
+
+def _prepare(entry: Entry, source: str, image: NDArray[Any], labels: NDArray[Any]) -> LabelledImage:
     if labels.dtype.kind not in "iu":
-        raise TrainingDataError(f"{pair.name}: labels have dtype {labels.dtype}; expected integers, 0 being background")
+        raise TrainingDataError(
+            f"{entry.name}: labels have dtype {labels.dtype}; expected integers, 0 being background"
+        )
     flows = flows_from_masks(labels)
     return LabelledImage(
-        name=pair.name,
-        kind=pair.kind,
+        name=entry.name,
+        kind=entry.kind,
         source=source,
-        image=normalise_percentiles(image).astype(np.float16),
+        image=normalised_half(image),
         labels=labels,
         flows=np.rint(flows * FLOW_UNIT).astype(np.int8),
         diameter_px=median_diameter_px(labels),
-        objective=pair.objective,
-        origin=pair.origin,
+        objective=entry.objective,
+        origin=entry.origin,
     )
-
-
-def _read_tiff(file: Path | io.BytesIO, name: str) -> NDArray[Any]:
-    """Read a plane or a stack; the colours of a pixel would pass for columns."""
-    with tifffile.TiffFile(file) as tif:
-        if not tif.series:
-            raise ValueError("it holds no image")
-        if tif.series[0].axes.endswith("S"):
-            raise TrainingDataError(
-                f"{name} is a colour image of shape {tif.series[0].shape}; expected one channel: save the one with "
-                "the nuclei alone"
-            )
-        return np.asarray(tif.asarray())
-
-
-def _pairs_of_archive(path: Path) -> Iterator[_Pair]:
-    try:
-        archive = zipfile.ZipFile(path)
-        index = json.loads(archive.read("index.json"))
-    except (OSError, zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
-        raise TrainingDataError(
-            f"cannot read {path} ({error}); expected a zip with images/, labels/, index.json"
-        ) from error
-
-    def load(name: str) -> tuple[NDArray[Any], NDArray[Any]]:
-        try:
-            image, labels = (archive.read(f"{part}/{name}.tif") for part in ("images", "labels"))
-            return _read_tiff(io.BytesIO(image), f"image {name}"), _read_tiff(io.BytesIO(labels), f"labels {name}")
-        except (KeyError, tifffile.TiffFileError, ValueError) as error:
-            raise TrainingDataError(f"{path}: cannot read the pair {name!r} ({error})") from error
-
-    members = set(archive.namelist())
-    for item in index:
-        name = str(item["name"])
-        if f"images/{name}.tif" not in members and f"labels/{name}.tif" in members:
-            continue  # labels alone, as some archives hold them for other uses
-        origin = f"{path.resolve()}: {'group ' + str(item['group']) if 'group' in item else name}"
-        kind, objective = str(item.get("kind", "")), str(item.get("mag", ""))
-        yield _Pair(name, kind, objective, origin, partial(load, name))
-
-
-def _pairs_of_folder(path: Path) -> Iterator[_Pair]:
-    if not path.is_dir():
-        raise TrainingDataError(f"{path} is neither a folder nor a zip; expected training data")
-
-    def load(image: Path, labels: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-        try:
-            return _read_tiff(image, image.name), _read_tiff(labels, labels.name)
-        except (OSError, tifffile.TiffFileError, ValueError) as error:
-            raise TrainingDataError(f"cannot read the pair {image.name}, {labels.name} ({error})") from error
-
-    images, labels = path / "images", path / "labels"
-    if images.is_dir() and labels.is_dir():
-        found = [(image, labels / image.name) for image in sorted(images.glob("*.tif*"))]
-        missing = [image.name for image, mask in found if not mask.exists()]
-        if missing:
-            raise TrainingDataError(f"{labels} has no labels for {missing[:3]}; expected a file of the same name")
-    else:
-        masks = [m for m in sorted(path.glob("*.tif*")) if m.stem.endswith(LABEL_SUFFIXES)]
-        found = [(m.with_name(m.stem.rsplit("_", 1)[0] + m.suffix), m) for m in masks]
-        found = [(image, mask) for image, mask in found if image.exists()]
-    for image, mask in found:
-        yield _Pair(image.stem, "", "", str(image.resolve()), partial(load, image, mask))

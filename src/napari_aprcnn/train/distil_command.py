@@ -13,8 +13,10 @@ import torch
 import typer
 
 from napari_aprcnn.config import TrainConfig
+from napari_aprcnn.errors import CancelledError, ConfigError
 from napari_aprcnn.models.network import using_threads
 from napari_aprcnn.models.zoo import ModelCard, save_model
+from napari_aprcnn.train.checks import check_request
 from napari_aprcnn.train.distil import distil_on, split, teacher_for
 from napari_aprcnn.train.distil_images import read_images
 from napari_aprcnn.train.distil_options import (  # typer reads the annotations while it runs
@@ -114,20 +116,27 @@ def distil(
     Raises
     ------
     ConfigError
-        If teacher and student put out different things.
+        If teacher and student put out different things, or the name, the student or the held-out share is not usable.
     TrainingDataError
-        If there is nothing to learn from, the teacher finds nothing, or a checkpoint is damaged or another's.
+        If there is nothing to learn from, a test set cannot be read, the teacher finds nothing, or a checkpoint is
+        damaged or another's.
     CancelledError
         If `should_cancel` said yes; the same call goes on.
     """
     output = Path(output)
+
+    def heard(what: str, done: int, total: int) -> None:
+        if should_cancel():
+            raise CancelledError(f"the distillation was cancelled at {what}, {done} of {total}; run it again to go on")
+
+    parts = _parts(config)
+    check_request(name, config.training.architecture, device=device, threads=threads, test=test, progress=heard)
     with using_threads(threads or torch.get_num_threads()):
         network = teacher_for(teacher, config, device=device, threads=threads)
         images = read_images(data, kinds=kinds, channel=channel)
         patches = TeacherPatches(
             images, network, config, folder=output / PATCHES, progress=on_patches, should_cancel=should_cancel
         )
-        parts = max(2, round(1 / config.held_out))
         train, looked_at = split(patches, parts=parts, part=0, seed=config.training.seed)
         state = first_state(initial, config.training.architecture, seed=config.training.seed)
         module, iou = distil_on(
@@ -170,6 +179,16 @@ def distil(
     return path, scores
 
 
+def _parts(config: DistilConfig) -> int:
+    """One of so many images is looked at."""
+    if config.held_out > 0.5:
+        raise ConfigError(
+            f"got a held-out share of {config.held_out:g}, expected at most 0.5: at least half is there to learn "
+            "from; lower held_out (--held-out)"
+        )
+    return round(1 / config.held_out)
+
+
 _DEFAULT = DistilConfig()
 
 
@@ -193,7 +212,9 @@ def distil_command(
     consistency: Annotated[bool, typer.Option(help="The student sees degraded patches.")] = _DEFAULT.consistency,
     hard: Annotated[float, typer.Option(help="Weight of labels against the teacher, 0..1.")] = _DEFAULT.hard,
     features: Annotated[float, typer.Option(help="Weight of the teacher's features.")] = _DEFAULT.features,
-    held_out: Annotated[float, typer.Option(help="Share of the images that is looked at, 0..1.")] = _DEFAULT.held_out,
+    held_out: Annotated[
+        float, typer.Option(help="Share of the images that is looked at, up to 0.5: one of 1 / share, rounded.")
+    ] = _DEFAULT.held_out,
     validate_every: Annotated[
         int, typer.Option(help="Steps between two looks; 0: after every pass.")
     ] = _DEFAULT.validate_every,
@@ -242,6 +263,9 @@ def distil_command(
         patience=patience,
         standstill=standstill,
     )
+    parts = _parts(config)
+    if abs(1 / parts - held_out) > 0.005:
+        typer.echo(f"--held-out {held_out:g}: one image of {parts} is looked at, {1 / parts:.0%}", err=True)
     with stop_on_signals() as stop:
         path, scores = distil(
             teacher,

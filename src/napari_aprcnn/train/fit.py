@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from napari_aprcnn.config import TrainConfig
 from napari_aprcnn.errors import CancelledError
+from napari_aprcnn.io.atomic import beside
 from napari_aprcnn.models.devices import resolve_device
 from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.inputs import network_input
@@ -27,6 +28,7 @@ from napari_aprcnn.train.losses import flow_loss
 __all__ = ["LabelObjective", "Sampler", "TrainStep", "Watch", "fit", "learning_rate"]
 
 LOG = "log.csv"
+_COLUMNS = ["step", "flow_loss", "probability_loss", "learning_rate", "seconds_per_step"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +199,8 @@ def fit(
     config
         The training.
     run_dir
-        Folder of the checkpoint and the log; if it holds a checkpoint of the same configuration and start, the training
-        goes on from there and ends as if it had never stopped.
+        Folder of the checkpoint and the log; if it holds a checkpoint of the same configuration, start and `key`, the
+        training goes on from there and ends as if it had never stopped; the log, too.
     initial
         State to start from instead of random weights.
     objective
@@ -226,7 +228,7 @@ def fit(
     Raises
     ------
     TrainingDataError
-        If the folder holds a checkpoint of another configuration or start, or a damaged one.
+        If the folder holds a checkpoint of another configuration, start or `key`, or a damaged one.
     DeviceError
         If the device cannot be used.
     CancelledError
@@ -247,6 +249,7 @@ def fit(
     facts = {**facts_of(config), START: weights_digest(initial), **(key or {})}
     run = RunState(run_dir, config, module, objective, optimiser, average.state, facts)
     start = run.resume()
+    _cut_log(run_dir / LOG, start)
     module.train()
     window: list[torch.Tensor] = []
     saved = told = time.monotonic()
@@ -315,12 +318,25 @@ def _moved(target: Any, device: torch.device) -> Any:
     return type(target)(_moved(part, device) for part in target) if isinstance(target, tuple | list) else target
 
 
+def _cut_log(path: Path, start: int) -> None:
+    """Drop the lines of steps that were made after the checkpoint, and are made again; and a line that was cut off."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8", errors="replace") as handle:
+        rows = list(csv.reader(handle))
+    kept = [row for row in rows if len(row) == len(_COLUMNS) and row[0].isdecimal() and int(row[0]) <= start]
+    if [_COLUMNS, *kept] == rows:
+        return
+    with beside(path, overwrite=True) as part, part.open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([_COLUMNS, *kept])
+
+
 def _log(path: Path, report: TrainStep) -> None:
     fresh = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         if fresh:
-            writer.writerow(["step", "flow_loss", "probability_loss", "learning_rate", "seconds_per_step"])
+            writer.writerow(_COLUMNS)
         writer.writerow(
             [
                 report.step,

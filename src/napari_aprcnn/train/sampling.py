@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from napari_aprcnn.train.augment import degrade
 from napari_aprcnn.train.collage import NucleiBank
 from napari_aprcnn.train.collage import collage as one_collage
 from napari_aprcnn.train.data import FLOW_UNIT, LabelledImage
+from napari_aprcnn.train.sets import check_shares
 from napari_aprcnn.train.tissue import tissue_scene
 
 if TYPE_CHECKING:
@@ -51,6 +53,13 @@ class CropSampler:
         root of their size. Within a source, kinds are weighted by the square root of their size.
     workers
         Processes that simulate scenes; 0: this one.
+    progress
+        Told what is made, how much of it is done, and all of it, after every scene; what it raises ends the making.
+
+    Raises
+    ------
+    ConfigError
+        If `collage` and `tissue` add up to more than 1, or the shares do not fit the sources.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class CropSampler:
         tissue: float = 0.15,
         shares: Mapping[str, float] | None = None,
         workers: int = 0,
+        progress: Callable[[str, int, int], None] = lambda _what, _done, _total: None,
     ) -> None:
         self.seed = seed
         self.crop_px = crop_px
@@ -75,9 +85,13 @@ class CropSampler:
                 f"the simulated shares add up to {collage + tissue:g}, expected at most 1; lower collage or tissue"
             )
         bank = NucleiBank(images, seed=seed) if collage > 0 else None
-        made = [(_scenes(partial(one_collage, bank, seed=seed), N_COLLAGES, workers), collage)] if bank else []
+        made = []
+        if bank:
+            tell = partial(progress, "simulated crowds")
+            made.append((_scenes(partial(one_collage, bank, seed=seed), N_COLLAGES, workers, tell), collage))
         if tissue > 0:
-            made.append((_scenes(partial(tissue_scene, seed=seed), N_TISSUES, workers), tissue))
+            tell = partial(progress, "simulated tissues")
+            made.append((_scenes(partial(tissue_scene, seed=seed), N_TISSUES, workers, tell), tissue))
         self._add(made)
 
     def _add(self, made: Sequence[tuple[list[LabelledImage], float]]) -> None:
@@ -117,15 +131,32 @@ class CropSampler:
         return float(self.diameter_px / item.diameter_px * 2**jitter)
 
 
-def _scenes(make: Callable[[int], LabelledImage], count: int, workers: int) -> list[LabelledImage]:
+def _scenes(
+    make: Callable[[int], LabelledImage], count: int, workers: int, tell: Callable[[int, int], None]
+) -> list[LabelledImage]:
     if workers == 0:
-        return [make(number) for number in range(count)]
+        return _collected(map(make, range(count)), count, tell)
     how = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with how.Pool(workers) as pool:
-        return pool.map(make, range(count), chunksize=4)
+    with how.Pool(workers, initializer=_leave_signals) as pool:
+        return _collected(pool.imap(make, range(count), chunksize=4), count, tell)
+
+
+def _leave_signals() -> None:
+    """Ctrl-C is for the process that waits; the handlers that a fork inherits would keep it from ending this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _collected(scenes: Iterable[LabelledImage], count: int, tell: Callable[[int, int], None]) -> list[LabelledImage]:
+    result: list[LabelledImage] = []
+    for scene in scenes:
+        result.append(scene)
+        tell(len(result), count)
+    return result
 
 
 def _weights(images: Sequence[LabelledImage], shares: Mapping[str, float]) -> NDArray[np.float64]:
+    check_shares(shares, {item.source for item in images})
     kinds = Counter((item.source, item.kind) for item in images)
     of_source: dict[str, float] = defaultdict(float)
     for (source, _), count in kinds.items():
