@@ -150,6 +150,13 @@ def test_missing_packages(monkeypatch):
         extras.need_extras()
 
 
+def test_the_first_signal_is_answered_where_somebody_listens(capsys):
+    for aloud in (False, True):
+        with stop_on_signals(aloud=aloud):
+            signal.raise_signal(signal.SIGINT)
+        assert ("press Ctrl-C again" in capsys.readouterr().err) is aloud
+
+
 def test_signals_are_a_wish_first():
     before = signal.getsignal(signal.SIGTERM)
     with stop_on_signals() as stop:

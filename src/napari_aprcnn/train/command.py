@@ -221,7 +221,7 @@ def train_command(
         seed=seed,
         shares=shares,
     )
-    with stop_on_signals() as stop:
+    with stop_on_signals(aloud=True) as stop:
         path, scores = train(
             paths,
             output=output,

@@ -244,7 +244,7 @@ def cross_validate_command(
     """
     training = TrainConfig(architecture=student, crop_px=patch, weight_decay=weight_decay, seed=seed)
     written = _table_path(table or output / TABLE)
-    with stop_on_signals() as stop:
+    with stop_on_signals(aloud=True) as stop:
         found = cross_validate(
             teacher,
             data,

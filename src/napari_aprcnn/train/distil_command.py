@@ -266,7 +266,7 @@ def distil_command(
     parts = _parts(config)
     if abs(1 / parts - held_out) > 0.005:
         typer.echo(f"--held-out {held_out:g}: one image of {parts} is looked at, {1 / parts:.0%}", err=True)
-    with stop_on_signals() as stop:
+    with stop_on_signals(aloud=True) as stop:
         path, scores = distil(
             teacher,
             data,

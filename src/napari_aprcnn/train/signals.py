@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,15 @@ __all__ = ["stop_on_signals"]
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals(*, aloud: bool = False) -> Iterator[threading.Event]:
     """Give an event that the first SIGINT or SIGTERM sets; a second one raises KeyboardInterrupt.
 
     Signals belong to the main thread: in another one nothing is caught.
+
+    Parameters
+    ----------
+    aloud
+        Whether the first one is answered on stderr, for whoever pressed Ctrl-C.
 
     Examples
     --------
@@ -30,6 +36,8 @@ def stop_on_signals() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        if aloud:
+            sys.stderr.write("\ncancelling; press Ctrl-C again to stop at once\n")
 
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():

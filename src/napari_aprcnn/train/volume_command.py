@@ -214,7 +214,7 @@ def train_volumes_command(
     title: Annotated[str, typer.Option(help="One line for the card.")] = "",
     data_words: Annotated[str, typer.Option("--data", help="What the card says of the data.")] = "",
     licence: Annotated[str, typer.Option(help="What the card says of the licence.")] = "",
-    threads: Annotated[int | None, typer.Option(help="Threads; default: all.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; default: all.", min=1)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
     workers: Annotated[int, typer.Option(help="Processes that make crops.", min=0, max=64)] = _DEFAULT.workers,
 ) -> None:
@@ -263,7 +263,7 @@ def train_volumes_command(
         form = config.network.form
         typer.echo(f"form: {form}", err=True)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with stop_on_signals() as stop:
+    with stop_on_signals(aloud=True) as stop:
         path = train_volumes(
             output=output,
             name=name,
