@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="names of shipped models, or weights files")
     parser.add_argument("--test", action="append", required=True, help="zip or folder of images and labels")
     parser.add_argument("--diameter", choices=["estimated", "known"], default="estimated")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--precision", choices=["float32", "bfloat16", "int8"], default="float32")
     parser.add_argument("--augment", action="store_true", help="average mirror images")
     parser.add_argument("--write", action="store_true", help="put the figures into the cards")
     options = parser.parse_args()

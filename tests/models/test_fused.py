@@ -246,7 +246,7 @@ def test_rounded_weights_come_in_pairs_of_channels():
         assert planes.pack(np.ones((16, 32), np.float32), np.zeros(16, np.float32))[3] is None
         return
     weight = np.random.default_rng(0).normal(size=(48, 32)).astype(np.float32)
-    _, _, channels, halves = planes.pack(weight, np.zeros(48, np.float32))
+    _, _, channels, halves, _ = planes.pack(weight, np.zeros(48, np.float32))
     assert channels == 32
     expected = torch.from_numpy(weight).bfloat16().view(torch.int16).numpy().view(np.uint16)
     # A block of two registers, then one of one: [channel / 2][column][2].

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
 from napari_aprcnn import nn
 from napari_aprcnn._kernels.dispatch import extension
-from napari_aprcnn.errors import ConfigError, ImageError, StageError, WeightsError
+from napari_aprcnn.errors import CancelledError, ConfigError, ImageError, StageError, WeightsError
+from napari_aprcnn.models.cards import ModelCard
+from napari_aprcnn.models.devices import resolve_device
 from napari_aprcnn.models.volume_config import VolumeNetConfig, describe, halo, multiply_adds, receptive_radius
 from napari_aprcnn.models.volume_layers import VoxelConv
+from napari_aprcnn.models.volume_network import VolumeNetwork
 from napari_aprcnn.models.volumes import VolumeNet, move_weights, share_weights
 from trees import finest_tree, random_tree
 
@@ -282,3 +287,34 @@ def test_inference_neither_joins_nor_copies(monkeypatch):
     tables = {name for depth in range(3) for name, _ in x.stage.forest.stage(depth)._tables}
     assert ("neighbours", (3, 3, 3)) not in tables
     assert {"around", "places_in_coarser"} <= tables
+
+
+def test_a_check_stops_only_the_run_that_it_was_given_to():
+    """A network that is kept is shared: what cancels one run must not reach another that runs at the same time."""
+    card = ModelCard(
+        name="m", architecture="unet", title="t", data="d", licence="CC0", volume=VolumeNetConfig(channels=2, depth=1)
+    )
+    network = VolumeNetwork(VolumeNet(card.volume), card, device=resolve_device("cpu", threads=1))
+    image = np.random.default_rng(0).integers(0, 1000, (6, 8, 8)).astype(np.uint16)
+    inside, go, found, asked = threading.Event(), threading.Event(), [], []
+
+    def wait():
+        asked.append(threading.get_ident())
+        inside.set()
+        go.wait(20)
+
+    first = threading.Thread(target=lambda: found.append(network.predict(image, check=wait)))
+    first.start()
+    assert inside.wait(20)
+
+    def stop():
+        raise CancelledError("stopped")
+
+    expected = network.predict(image)
+    with pytest.raises(CancelledError):
+        network.predict(image, check=stop)
+    assert set(asked) == {first.ident}
+    go.set()
+    first.join(20)
+    assert np.array_equal(found[0].features, expected.features)
+    assert len(asked) > 1

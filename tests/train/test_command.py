@@ -6,6 +6,7 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
+from napari_aprcnn._kernels import planes
 from napari_aprcnn.cli.app import app
 from napari_aprcnn.errors import CancelledError, ConfigError, DeviceError
 from napari_aprcnn.models.zoo import load_model
@@ -54,6 +55,7 @@ def test_the_command_trains_scores_and_writes_a_model_that_loads(archive, tmp_pa
     assert card["command"].startswith(f"aprcnn train {archive} --name tiny")
     assert "--steps 2 --batch-size 1 --crop 64" in card["command"]
     assert set(card["metrics"]["disks"]) == {"f1@0.5", "f1@0.6", "f1@0.7", "f1@0.8", "f1@0.9"}
+    assert bool(card["int8_spans"]) == planes.can_run()
     network = load_model(str(tmp_path / "tiny.safetensors"))
     assert network.card.second_channel == "asinh"
     assert network.sha256 == card["sha256"]

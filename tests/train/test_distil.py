@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from napari_aprcnn._kernels import planes
 from napari_aprcnn.cli.app import app
 from napari_aprcnn.errors import CancelledError, ConfigError, TrainingDataError
 from napari_aprcnn.models.cards import read_card
@@ -209,6 +210,7 @@ def test_the_command(labelled_quarters, tmp_path):
     card = json.loads((tmp_path / "mine.json").read_text())
     assert card["command"].startswith("aprcnn distil fastercellpose-v3 faster_v3")
     assert "--consistency" in card["command"]
+    assert bool(card["int8_spans"]) == planes.can_run()
     missing = CliRunner().invoke(
         app, ["distil", TEACHER, "faster_v9", str(labelled_quarters), "--name", "x", "-o", str(tmp_path)]
     )

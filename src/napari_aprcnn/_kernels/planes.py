@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
-    Pointwise = tuple[Floats, Floats, int, NDArray[np.uint16] | None]
+    Bytes = tuple[NDArray[np.int8], Floats, Floats, float, float]
+    Pointwise = tuple[Floats, Floats, int, NDArray[np.uint16] | None, Bytes | Floats | None]
     Separable = tuple[Floats, int, Pointwise]
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "aligned",
     "can_filter",
     "can_halve",
+    "can_quantise",
     "can_run",
     "filter_plane",
     "filter_weights",
@@ -143,15 +145,36 @@ def can_halve() -> bool:
     return can_run() and bool(extension().planes_half())
 
 
+def can_quantise() -> bool:
+    """Whether this processor multiplies 8 bits (AVX512-VNNI), and the kernels that do it are in use."""
+    return can_run() and bool(extension().planes_int8())
+
+
 def lanes() -> int:
     """Channels in a register of the instruction set in use; weights are packed for it."""
     return int(extension().planes_lanes())
 
 
-def pack(weight: NDArray[Any], bias: NDArray[Any]) -> Pointwise:
+def pack(
+    weight: NDArray[Any],
+    bias: NDArray[Any],
+    *,
+    span: tuple[float, float] | None = None,
+    seen: Floats | None = None,
+) -> Pointwise:
     """Weights (columns, channels) and bias (columns,) of a pointwise convolution as the kernels want them.
 
     Where the processor multiplies bfloat16 they are there rounded, too.
+
+    Parameters
+    ----------
+    weight, bias
+        Of the convolution.
+    span
+        Smallest and largest value of what is multiplied: with it `half` means 8 bits where `can_quantise` says yes,
+        one scale for each column and one range for what is multiplied; values beyond are cut off.
+    seen : (2,) float32
+        Instead of that: the smallest and the largest value are kept up to date here, on one thread.
     """
     width, (columns, channels) = lanes(), weight.shape
     whole = -(-columns // width) * width
@@ -167,7 +190,26 @@ def pack(weight: NDArray[Any], bias: NDArray[Any]) -> Pointwise:
     # Only whole registers of channels are multiplied in pairs.
     halves = [_pairs(part) for part in parts] if can_halve() and channels % 16 == 0 else None
     joined = _aligned_copy(np.concatenate([part.ravel() for part in parts]))
-    return joined, shift, channels, None if halves is None else _aligned_copy(np.concatenate(halves))
+    more: Any = seen
+    if span is not None and seen is None and can_quantise() and channels % 16 == 0:
+        more = _bytes(parts, span)
+    return joined, shift, channels, None if halves is None else _aligned_copy(np.concatenate(halves)), more
+
+
+def _bytes(parts: list[Floats], span: tuple[float, float]) -> Bytes:
+    """Blocks [channel][column] in 8 bits, in fours of channels, and what makes values of their sums."""
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    step = max(high - low, 1e-30) / 255.0
+    zero = float(np.clip(round(-low / step), 0, 255))
+    quads, scales, shifts = [], [], []
+    for part in parts:
+        size = np.maximum(np.abs(part).max(axis=0), 1e-30) / 127.0
+        whole = np.rint(part / size).astype(np.int8)
+        quads.append(whole.reshape(len(part) // 4, 4, -1).transpose(0, 2, 1).ravel())
+        scales.append(size * step)
+        shifts.append(-zero * step * size * whole.sum(axis=0, dtype=np.int64))
+    scale, shift = (np.concatenate(values).astype(np.float32) for values in (scales, shifts))
+    return _aligned_copy(np.concatenate(quads)), scale, shift, 1.0 / step, zero
 
 
 def _pairs(part: Floats) -> NDArray[np.uint16]:
@@ -217,7 +259,8 @@ def pair(
     rows
         First row and last row + 1 to compute; ``None``: all.
     half
-        Round what pointwise convolutions multiply to bfloat16; sums stay float32. Nothing where `can_halve` says no.
+        Round what pointwise convolutions multiply to bfloat16, or to 8 bits where they were packed with a range; sums
+        stay float32, or whole numbers. Nothing where `can_halve` says no and there is no range.
     threads
         ``None``: as many as torch uses. The result does not depend on it.
 

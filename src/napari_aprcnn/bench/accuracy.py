@@ -1,4 +1,4 @@
-"""What models find in labelled images, nothing told: F1 beside the goals, a teacher, and bfloat16."""
+"""What models find in labelled images, nothing told: F1 beside the goals, a teacher, and fewer bits."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
+from napari_aprcnn._kernels.planes import can_quantise
 from napari_aprcnn.bench.table import BenchTable, Cell
 from napari_aprcnn.config import SegmentConfig
-from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.errors import ConfigError, WeightsError
 from napari_aprcnn.io.samples import sample_labels_path, sample_path
 from napari_aprcnn.models.volume_network import VolumeNetwork
-from napari_aprcnn.models.zoo import load_model
+from napari_aprcnn.models.zoo import card_of, load_model
 from napari_aprcnn.train.score import Score, score_archive
 
 __all__ = ["GOALS", "table"]
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 SAMPLES = ("culture", "large-nuclei", "u2os", "muscle")
 
 
@@ -36,7 +37,7 @@ GOALS = {
     "bbbc039_test": Goal(0.97, 0.95, 0.01),
     "bitdepth_test": Goal(0.82, 0.66, 0.02),
 }
-BFLOAT16_LOSS = 0.003
+BITS_LOSS = 0.003
 
 
 def table(
@@ -85,18 +86,21 @@ def table(
             for name in names:
                 full = _score(name, path, "float32", threads, limit)
                 rows.append(_row(name, "float32", full, taught, None))
-                rows.append(_row(name, "bfloat16", _score(name, path, "bfloat16", threads, limit), taught, full))
+                rows += [
+                    _row(name, fewer, _score(name, path, fewer, threads, limit), taught, full)
+                    for fewer in _fewer_bits(name)
+                ]
     notes = [
         "whole pipeline, nothing told; F1 pooled over the nuclei of a set",
         "goals: "
         + "; ".join(f"{name} {g.f1_50:g} / {g.f1_70:g}, {g.behind:g} behind a teacher" for name, g in GOALS.items()),
-        f"bfloat16: at most {BFLOAT16_LOSS:g} below float32",
+        f"bfloat16 and int8: at most {BITS_LOSS:g} below float32",
     ]
     if not data:
         notes.append("samples of the package (--data takes other sets); two of them are of the validation part")
     return BenchTable(
         title="F1 of labelled images",
-        columns=("set", "model", "arithmetic", "F1 .5", "F1 .7", "to teacher", "lost by bfloat16", "reached", "s"),
+        columns=("set", "model", "arithmetic", "F1 .5", "F1 .7", "to teacher", "lost by fewer bits", "reached", "s"),
         rows=tuple(rows),
         notes=tuple(notes),
     )
@@ -117,6 +121,15 @@ def _samples(folder: Path) -> Path:
     return place
 
 
+def _fewer_bits(model: str) -> tuple[Precision, ...]:
+    """What else the model can be run in, beside float32."""
+    try:
+        ranges = card_of(model).int8_spans
+    except WeightsError:  # a file without a card
+        ranges = {}
+    return ("bfloat16", "int8") if ranges and can_quantise() else ("bfloat16",)
+
+
 def _score(model: str, path: Path, precision: Precision, threads: int, limit: int | None) -> _Scored:
     network = load_model(model, precision=precision, device="cpu", threads=threads)
     if isinstance(network, VolumeNetwork):
@@ -132,12 +145,12 @@ def _row(name: str, arithmetic: str, found: _Scored, taught: _Scored | None, ful
     lost = None if full is None else full.score.f1(0.5) - first
     return (
         found.score.name, name, arithmetic, first, second, gap, lost,
-        _reached(found.score.name, first, second, gap, lost) if name != "teacher" else None, found.seconds,
+        _reached(found.score.name, arithmetic, first, second, gap, lost) if name != "teacher" else None, found.seconds,
     )  # fmt: skip
 
 
-def _reached(name: str, first: float, second: float, gap: float | None, lost: float | None) -> str:
-    """Which goals are met: F1, the gap to the teacher, what bfloat16 loses."""
+def _reached(name: str, arithmetic: str, first: float, second: float, gap: float | None, lost: float | None) -> str:
+    """Which goals are met: F1, the gap to the teacher, what fewer bits lose."""
     met: list[str] = []
     goal = GOALS.get(name)
     if goal is not None and lost is None:
@@ -145,7 +158,7 @@ def _reached(name: str, first: float, second: float, gap: float | None, lost: fl
         if gap is not None:
             met.append("teacher " + _word(gap >= -goal.behind))
     if lost is not None:
-        met.append("bfloat16 " + _word(lost <= BFLOAT16_LOSS))
+        met.append(f"{arithmetic} " + _word(lost <= BITS_LOSS))
     return ", ".join(met) or "-"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from napari_aprcnn._kernels.planes import can_halve
+from napari_aprcnn._kernels.planes import can_halve, can_quantise
 from napari_aprcnn.bench.table import BenchTable
 from napari_aprcnn.bench.worker import KEEP_LARGE, run_worker
 from napari_aprcnn.models.configs import NETWORKS
@@ -48,8 +48,10 @@ def _measure(job: _Job, *, threads: int, repeats: int) -> dict[str, Any]:
 def _ways(architecture: str) -> tuple[str, ...]:
     if architecture == BASELINE:
         return ("plain", "bands")
-    fused = ("fused", *(("fused bfloat16",) if can_halve() else ())) if NETWORKS[architecture].separable else ()
-    return ("plain", "bands", "bands bfloat16", *fused)
+    if not NETWORKS[architecture].separable:
+        return ("plain", "bands", "bands bfloat16")
+    fewer = (("fused bfloat16",) if can_halve() else ()) + (("fused int8",) if can_quantise() else ())
+    return ("plain", "bands", "bands bfloat16", "fused", *fewer)
 
 
 def _one_size(edge_px: int, *, keeps: bool, threads: int, repeats: int, architectures: tuple[str, ...]) -> BenchTable:

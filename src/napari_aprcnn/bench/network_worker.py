@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_aprcnn.models.family import CellposeFamily
+from napari_aprcnn.models.fused import FusedFamily
 from napari_aprcnn.models.optimise import for_inference, in_bands
 
 __all__ = ["run"]
@@ -55,7 +56,8 @@ def run(*, architecture: str, way: str, edge_px: int, threads: int, repeats: int
     architecture
         Name in the family.
     way
-        ``plain``, ``bands``, ``bands bfloat16``, ``fused`` or ``fused bfloat16``.
+        ``plain``, ``bands``, ``bands bfloat16``, ``fused``, ``fused bfloat16`` or ``fused int8``, whose ranges are
+        those of the input.
     edge_px
         The input is 1 x 2 x edge x edge.
     threads, repeats
@@ -74,6 +76,8 @@ def run(*, architecture: str, way: str, edge_px: int, threads: int, repeats: int
     if way == "plain":
         forward = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = x.contiguous(memory_format=torch.channels_last)
+    elif way == "fused int8":
+        forward = for_inference(network, precision="int8", spans=FusedFamily(network).measure_spans([x]))
     elif way.startswith("fused"):
         forward = for_inference(network, precision="bfloat16" if way.endswith("bfloat16") else "float32")
     else:

@@ -48,6 +48,9 @@ class ModelCard(Frozen):
         Of the conversion to particles that networks for volumes were trained with.
     settings
         Thresholds that were tuned for a StarDist or three-class head, by their names.
+    int8_spans
+        Ranges (low, high) of what the pointwise convolutions of a separable network multiply, for products of 8 bits;
+        empty: not measured.
     date
         Day of the training, YYYY-MM-DD.
     """
@@ -67,6 +70,7 @@ class ModelCard(Frozen):
     volume: VolumeNetConfig | None = None
     relative_error: float = Field(default=0.1, gt=0, le=1)
     settings: dict[str, float] = Field(default_factory=dict)
+    int8_spans: dict[str, tuple[float, float]] = Field(default_factory=dict)
     date: str = ""
 
     def to_json(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from napari_aprcnn._kernels import instruction_set, planes
 from napari_aprcnn.models.family import IN_CHANNELS, check_input
-from napari_aprcnn.models.folding import Conv, Shuffle, affine, fold_projection
+from napari_aprcnn.models.folding import Conv, Shuffle, affine
+from napari_aprcnn.models.fused_weights import Pair, Style, as_array, norm_of, projection_of, style_of
 from napari_aprcnn.models.layers import DeconvDecoderBlock, StyleUnit
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from napari_aprcnn.models.family import CellposeFamily
     from napari_aprcnn.models.layers import ResidualDecoderBlock
 
-__all__ = ["FusedFamily", "can_fuse"]
+__all__ = ["FusedFamily", "Spans", "can_fuse"]
 
 Check = Callable[[], None]
+Spans = Mapping[str, tuple[float, float]]
 SLAB_FLOATS = 1 << 24
 """Values of a block's result between two questions whether to go on: some hundredths of a second."""
 
@@ -40,86 +42,22 @@ def can_fuse(network: CellposeFamily) -> bool:
     return planes.can_run() and config.separable and all(width % 16 == 0 for width in config.widths)
 
 
-def _array(values: Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(values.detach().float().numpy())
-
-
-class _Separable:
-    """Taps, dilation, and a pointwise convolution whose bias may get a shift by the style."""
-
-    def __init__(
-        self, layer: nn.Module, *, channels: int, scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> None:
-        conv = Conv(layer, scale=scale, shift=shift, merge_tiny=False)
-        depthwise = cast("Tensor", conv.depthwise)
-        self.taps = planes.aligned(9, channels)
-        self.taps[...] = 0
-        self.taps[:, : depthwise.shape[0]] = depthwise[:, 0].flatten(1).t().float().numpy()
-        self.dilation = conv.dilation
-        self.weight, self.bias = _array(conv.weight[:, :, 0, 0]), _array(conv.bias)
-
-    def packed(self, shift: NDArray[np.float32] | None = None) -> tuple[Any, ...]:
-        return self.taps, self.dilation, planes.pack(self.weight, self.bias if shift is None else self.bias + shift)
-
-
-class _Style:
-    """Shift of a norm after ``x + Linear(style)``."""
-
-    def __init__(self, unit: StyleUnit, *, enabled: bool) -> None:
-        self.scale, shift = affine(unit.conv[0])
-        self.weight = _array(unit.full.weight.double() * self.scale[:, None])
-        self.bias = _array(unit.full.bias.double() * self.scale + shift)
-        self.enabled = enabled
-
-    def of(self, style: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.weight @ style + self.bias if self.enabled else self.bias
-
-
-def _style_of(coarse: NDArray[np.float32]) -> NDArray[np.float32]:
-    """As `style_vector`, of (h, w, C)."""
-    mean = coarse.sum(axis=1).mean(axis=0, dtype=np.float64) / coarse.shape[1]
-    norm = max(float(np.sqrt((mean**2).sum())), float(np.finfo(np.float32).tiny))
-    return np.asarray(mean / norm, np.float32)
-
-
-def _norm(layer: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    scale, shift = affine(layer)
-    return _array(scale), _array(shift)
-
-
-def _projection(layer: nn.Sequential) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    conv = fold_projection(layer)
-    return _array(conv.weight[:, :, 0, 0]), _array(conv.bias)
-
-
-class _Pair:
-    """What `planes.pair` wants of two units, but for what the style decides."""
-
-    def __init__(self, first: nn.Module, second: nn.Module, *, channels: int) -> None:
-        one, two = cast("Any", first), cast("Any", second)
-        between = two.conv if isinstance(second, StyleUnit) else two
-        before = one.conv if isinstance(first, StyleUnit) else one
-        scale, shift = affine(between[0])
-        styled = isinstance(second, StyleUnit)
-        self.norm = _norm(before[0])
-        self.first = _Separable(before[2], channels=channels, scale=scale, shift=None if styled else shift)
-        self.second = _Separable(between[2], channels=len(scale))
-        self.skip_scale = _array(scale)
-
-
 class FusedFamily(nn.Module):
     """A separable network of the family in compiled kernels; made by `for_inference`.
 
     With `half`, what pointwise convolutions multiply is rounded to bfloat16; everything else, sums too, stays float32.
+    With `spans`, the ranges of what they multiply, those are products of 8 bits; `measure_spans` finds them.
 
     Weights are packed for the instruction set in use, anew when another one is chosen. Buffers are kept from call to
     call, as fresh memory costs more than the arithmetic on it; `release` frees them.
     """
 
-    def __init__(self, network: CellposeFamily, *, half: bool = False) -> None:
+    def __init__(self, network: CellposeFamily, *, half: bool = False, spans: Spans | None = None) -> None:
         super().__init__()
         self.config = network.config
-        self.halved = half
+        self.spans = spans
+        self.halved = half or spans is not None
+        self._seen: dict[str, NDArray[np.float32]] | None = None
         # In float64: what is folded is rounded once.
         network = copy.deepcopy(network).cpu().double().eval()
         self._decoder: Callable[[list[Any], NDArray[np.float32], int, Any, Check | None], None]
@@ -137,15 +75,15 @@ class FusedFamily(nn.Module):
 
     # --- weights --------------------------------------------------------------------------------------------
     def _read_encoder(self, network: CellposeFamily) -> None:
-        self._encoders: list[list[_Pair]] = []
+        self._encoders: list[list[Pair]] = []
         self._encoder_projections: list[Any] = []
         for scale, found in enumerate(network.downsample.down):
             block, width = cast("Any", found), self.config.widths[scale]
             units, wide = list(block.conv), self.config.widths[scale - 1] if scale else IN_CHANNELS
-            pairs = [_Pair(units[0], units[1], channels=wide)]
-            pairs += [_Pair(units[i], units[i + 1], channels=width) for i in range(2, len(units), 2)]
+            pairs = [Pair(units[0], units[1], channels=wide)]
+            pairs += [Pair(units[i], units[i + 1], channels=width) for i in range(2, len(units), 2)]
             self._encoders.append(pairs)
-            self._encoder_projections.append(_projection(block.proj) if block.residual else None)
+            self._encoder_projections.append(projection_of(block.proj) if block.residual else None)
 
     def _read_plain(self, network: CellposeFamily) -> None:
         self._plain: list[Any] = []
@@ -156,13 +94,13 @@ class FusedFamily(nn.Module):
             factor, _ = affine(unit.conv[0])
             shuffle = None if before is None else Shuffle(block.conv[0], before=before, scale=factor)
             before = Conv(unit.conv[2], merge_tiny=False)
-            taps = _array(cast("Tensor", before.depthwise)[:, 0].flatten(1).t())
-            self._plain.insert(0, (_Style(unit, enabled=self.config.style), _array(factor), taps, shuffle))
+            taps = as_array(cast("Tensor", before.depthwise)[:, 0].flatten(1).t())
+            self._plain.insert(0, (Style(unit, enabled=self.config.style), as_array(factor), taps, shuffle))
         factor, shift = affine(network.output[0])
         last = cast("Conv", before)
-        self._last = _array(last.weight[:, :, 0, 0] * factor[:, None]), _array(last.bias * factor + shift)
+        self._last = as_array(last.weight[:, :, 0, 0] * factor[:, None]), as_array(last.bias * factor + shift)
         head = Conv(network.output[2])
-        self._head = _array(head.weight[:, :, 0, 0]), _array(head.bias)
+        self._head = as_array(head.weight[:, :, 0, 0]), as_array(head.bias)
 
     def _read_residual(self, network: CellposeFamily) -> None:
         self._residual: list[Any] = []
@@ -172,28 +110,77 @@ class FusedFamily(nn.Module):
             transposed = self.config.decoder == "residual2" and scale == 1
             wide = self.config.widths[min(3, scale + 1)]
             shuffle = Shuffle(network.upsample.deconv[2]) if transposed else None
-            pairs = [_Pair(units[0], units[1], channels=wide)]
-            pairs += [_Pair(units[2], units[3], channels=width)] if len(units) == 4 else []
-            styles = [_Style(cast("StyleUnit", unit), enabled=self.config.style) for unit in units[1:]]
-            self._residual.append((pairs, styles, _projection(block.proj), shuffle))
+            pairs = [Pair(units[0], units[1], channels=wide)]
+            pairs += [Pair(units[2], units[3], channels=width)] if len(units) == 4 else []
+            styles = [Style(cast("StyleUnit", unit), enabled=self.config.style) for unit in units[1:]]
+            self._residual.append((pairs, styles, projection_of(block.proj), shuffle))
         head = Conv(network.output[2])
-        self._head = _array(head.weight[:, :, 0, 0]), _array(head.bias)
-        self._head_norm = _norm(network.output[0])
+        self._head = as_array(head.weight[:, :, 0, 0]), as_array(head.bias)
+        self._head_norm = norm_of(network.output[0])
 
-    def _pack(self, key: str, parts: tuple[Any, Any]) -> Any:
+    def _pack(self, key: str, parts: tuple[Any, Any], *, reads: str | None = None) -> Any:
+        """Pack weights, once; reads: the key of what they multiply, where others multiply it, too."""
         found = self._packed.get((key, planes.lanes()))
         if found is None:
-            found = self._packed[key, planes.lanes()] = planes.pack(*parts)
+            found = self._packed[key, planes.lanes()] = planes.pack(*parts, **self._range_of(reads or key))
         return found
+
+    def _range_of(self, key: str) -> dict[str, Any]:
+        if key == "head":
+            return {}  # a few planes: float32 all the way
+        if self._seen is not None:
+            return {"seen": self._seen.setdefault(key, np.zeros(2, np.float32))}
+        return {} if self.spans is None else {"span": self.spans[key]}
+
+    def measure_spans(self, inputs: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
+        """Smallest and largest value that each pointwise convolution multiplies, for products of 8 bits.
+
+        Parameters
+        ----------
+        inputs
+            What `forward` takes: many images of the kind that the network is for.
+
+        Returns
+        -------
+        dict
+            (low, high) around 0, by the name of the convolution: the means over the images, as what a single bright
+            speck reaches would cost all the others their steps.
+
+        Raises
+        ------
+        ValueError
+            If the network is not of float32, or there is no image.
+        """
+        if self.halved:
+            raise ValueError(f"got a network of fewer bits ({self.extra_repr()}), expected one of float32")
+        before = torch.get_num_threads()
+        self._packed.clear()
+        self._seen = {}
+        found: list[dict[str, NDArray[np.float32]]] = []
+        torch.set_num_threads(1)  # all threads would write to one place
+        try:
+            for x in inputs:
+                for seen in self._seen.values():
+                    seen[:] = 0
+                self(x)
+                found.append({key: seen.copy() for key, seen in self._seen.items()})
+        finally:
+            torch.set_num_threads(before)
+            self._seen = None
+            self._packed.clear()
+        if not found:
+            raise ValueError("got no image to measure ranges on, expected many")
+        means = {key: np.mean([one[key] for one in found], axis=0) for key in found[0]}
+        return {key: (float(low), float(high)) for key, (low, high) in means.items()}
 
     def _rows_of(self, key: str, shuffle: Shuffle, shift: NDArray[np.float32] | None) -> tuple[Any, Any]:
         """The upper and the lower row of 2 x 2 pixels as pointwise convolutions."""
-        weight, bias = _array(shuffle.weight[:, :, 0, 0]), _array(shuffle.bias)
+        weight, bias = as_array(shuffle.weight[:, :, 0, 0]), as_array(shuffle.bias)
         if shift is not None:
             bias = bias + np.tile(shift, 4)
         half = 2 * shuffle.channels
         parts = [
-            self._pack(f"{key}.{i}", (weight[i * half : (i + 1) * half], bias[i * half : (i + 1) * half]))
+            self._pack(f"{key}.{i}", (weight[i * half : (i + 1) * half], bias[i * half : (i + 1) * half]), reads=key)
             for i in (0, 1)
         ]
         upper, lower = (
@@ -204,8 +191,8 @@ class FusedFamily(nn.Module):
     def _doubled(self, key: str, shuffle: Shuffle, shift: NDArray[np.float32]) -> Any:
         """One of four equal pixels as a pointwise convolution."""
         n = shuffle.channels
-        bias = _array(shuffle.bias)[:n]
-        weights, _, *rest = self._pack(key, (_array(shuffle.weight[:n, :, 0, 0]), bias))
+        bias = as_array(shuffle.bias)[:n]
+        weights, _, *rest = self._pack(key, (as_array(shuffle.weight[:n, :, 0, 0]), bias))
         return weights, bias + shift, *rest
 
     # --- memory ---------------------------------------------------------------------------------------------
@@ -285,14 +272,14 @@ class FusedFamily(nn.Module):
             skips.append(out)
             if pooled is not None:
                 out = pooled
-        style = _style_of(skips[3])
+        style = style_of(skips[3])
         self._decoder(skips, style, 0, (y, room), check)
         return style
 
     def _pair(
         self,
         key: str,
-        of: _Pair,
+        of: Pair,
         x: NDArray[np.float32],
         source: int,
         out: NDArray[np.float32],
@@ -304,7 +291,9 @@ class FusedFamily(nn.Module):
     ) -> None:
         packed = self._packed.get((key, planes.lanes()))
         if packed is None:
-            packed = self._packed[key, planes.lanes()] = (of.first.packed(), of.second.packed())
+            # The first convolution of all reads planes of few channels, and stays as it is.
+            ranges = [{} if source == planes.PLANES and i == 0 else self._range_of(f"{key}.{i}") for i in (0, 1)]
+            packed = self._packed[key, planes.lanes()] = (of.first.packed(**ranges[0]), of.second.packed(**ranges[1]))
         first, second = packed
         if shift is not None:
             taps, dilation, (weights, bias, *rest) = first
@@ -377,4 +366,5 @@ class FusedFamily(nn.Module):
 
     def extra_repr(self) -> str:
         """Name and instruction set."""
-        return f"{self.config.name}, {instruction_set()}{', bfloat16' if self.halved else ''}"
+        bits = ", int8" if self.spans is not None else ", bfloat16" if self.halved else ""
+        return f"{self.config.name}, {instruction_set()}{bits}"

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_aprcnn.errors import ImageDtypeError, ImageError, ImageValueError
+from napari_aprcnn.errors import ConfigError, ImageDtypeError, ImageError, ImageValueError
 from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.fused import FusedFamily
 from napari_aprcnn.models.inputs import network_input
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Network", "Precision", "using_threads"]
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 MULTIPLE = 16
 """Planes are padded with zeros (background) to a multiple of this."""
 PASS_PX = 1 << 18
@@ -61,7 +61,7 @@ class Network:
     device_words
         The same, for people.
     precision
-        Arithmetic: ``float32`` or ``bfloat16``.
+        Arithmetic: ``float32``, ``bfloat16`` or ``int8``.
     name, sha256
         Of the weights.
     """
@@ -78,13 +78,15 @@ class Network:
         self.name = card.name
         self.sha256 = card.sha256
         # On the CPU the fast network takes float32 and turns it into its own type itself.
+        if precision == "int8" and self.device.type != "cpu":
+            raise ConfigError(f"got precision int8 on {device.words}, expected float32 or bfloat16: int8 is for CPUs")
         half = precision == "bfloat16" and self.device.type != "cpu"
         self._dtype = torch.bfloat16 if half else torch.float32
         self._place = device
         self._exact: Network | None = None
         self._fast: nn.Module
         if self.device.type == "cpu":
-            self._fast = for_inference(module, precision=precision)
+            self._fast = for_inference(module, precision=precision, spans=card.int8_spans)
         else:
             placed = copy.deepcopy(self.module).to(self.device, self._dtype)
             self._fast = placed.eval()

@@ -21,7 +21,7 @@ instead (`models.fused`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal, cast
 
@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_aprcnn._kernels import planes
+from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.models.banded_blocks import Drop, Encoder, Head, PlainDecoder, ResidualDecoder
 from napari_aprcnn.models.bands import bands, run_all
 from napari_aprcnn.models.family import CellposeFamily, check_input
@@ -192,7 +193,10 @@ class BandedFamily(nn.Module):
 
 
 def for_inference(
-    module: CellposeFamily, *, precision: Literal["float32", "bfloat16"] = "float32"
+    module: CellposeFamily,
+    *,
+    precision: Literal["float32", "bfloat16", "int8"] = "float32",
+    spans: Mapping[str, tuple[float, float]] | None = None,
 ) -> BandedFamily | FusedFamily:
     """Rewrite a network for inference on a CPU.
 
@@ -205,12 +209,20 @@ def for_inference(
         A trained network; it is left as it is.
     precision
         ``float32``: equal to the network in eval mode to 1e-5 of its output's spread. ``bfloat16``: half the memory
-        traffic, about three digits.
+        traffic, about three digits. ``int8``: about two digits, for separable networks where the processor has
+        AVX512-VNNI.
+    spans
+        For ``int8``: ranges that `FusedFamily.measure_spans` found.
 
     Returns
     -------
     BandedFamily or FusedFamily
         Takes and gives what `CellposeFamily` does.
+
+    Raises
+    ------
+    ConfigError
+        If the network, the processor or a missing range stands in the way of ``int8``.
 
     Examples
     --------
@@ -220,10 +232,31 @@ def for_inference(
     ...     torch.allclose(for_inference(network)(x)[0], network(x)[0], atol=1e-5)
     True
     """
+    if precision == "int8":
+        return FusedFamily(module, spans=_spans_for(module, spans)).eval()
     half = precision == "bfloat16"
     if can_fuse(module) and (not half or planes.can_halve()):
         return FusedFamily(module, half=half).eval()
     return in_bands(module, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def _spans_for(
+    module: CellposeFamily, spans: Mapping[str, tuple[float, float]] | None
+) -> Mapping[str, tuple[float, float]]:
+    """The ranges, where they and everything else for products of 8 bits are there."""
+    if not can_fuse(module):
+        raise ConfigError(
+            f"got precision int8 for {module.config.name}; products of 8 bits are for separable networks "
+            "(FasterCellpose v1 to v3, wide) in compiled kernels: take float32 or bfloat16"
+        )
+    if not planes.can_quantise():
+        raise ConfigError("got precision int8, but this processor has no AVX512-VNNI; take float32 or bfloat16")
+    if not spans:
+        raise ConfigError(
+            "got precision int8, but nobody has measured the ranges of this model; take float32 or bfloat16, or "
+            "measure them: python benchmarks/calibrate_int8.py MODEL.safetensors --data IMAGES.zip --write"
+        )
+    return spans
 
 
 def in_bands(module: CellposeFamily, dtype: torch.dtype = torch.float32) -> BandedFamily:

@@ -80,7 +80,7 @@ def load_model(
     name_or_path: str | Path,
     *,
     device: str = "auto",
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Literal["float32", "bfloat16", "int8"] = "float32",
     threads: int | None = None,
 ) -> Network | VolumeNetwork:
     """Load a network, ready to run.
@@ -93,7 +93,7 @@ def load_model(
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
     precision
-        Arithmetic of the network.
+        Arithmetic of the network; ``int8`` for separable networks for planes on CPUs with AVX512-VNNI.
     threads
         Threads on the CPU; ``None``: all that the process may use.
 
@@ -105,6 +105,8 @@ def load_model(
         If the file is damaged, foreign, of another network, or not the one that its card describes.
     DeviceError
         If the device asked for cannot be used.
+    ConfigError
+        If ``int8`` was asked for and the network or the processor has none.
     """
     path, named = _locate(name_or_path)
     from napari_aprcnn.models.devices import resolve_device
@@ -118,6 +120,8 @@ def load_model(
     if card.volume is not None:
         from napari_aprcnn.models.volume_network import VolumeNetwork
 
+        if precision == "int8":
+            raise ConfigError(f"got precision int8 for {card.name}, a network for volumes; take float32 or bfloat16")
         module = build_volume_network(card.volume, checkpoint.weights)
         return VolumeNetwork(module, card, device=where, precision=precision)
     # The authors of FastCellpose train and run with the style switched off; only their files are torch files.

@@ -18,6 +18,7 @@ from napari_aprcnn.errors import CancelledError, ConfigError
 from napari_aprcnn.models.zoo import ModelCard, save_model
 from napari_aprcnn.train.checks import check_request
 from napari_aprcnn.train.fit import TrainStep, fit
+from napari_aprcnn.train.ranges import at_network_scale, int8_spans
 from napari_aprcnn.train.sampling import CropSampler
 from napari_aprcnn.train.score import Score, score_archive
 from napari_aprcnn.train.sets import check_shares, mark_of_sets, read_sets, source_names
@@ -135,11 +136,14 @@ def train(
             progress=progress,
             should_cancel=should_cancel,
         )
+        planes = at_network_scale(images, diameter_px=config.diameter_px)
+        spans = int8_spans(module, planes, second_channel=config.second_channel)
     finally:
         torch.set_num_threads(before)
     words = data_words or ", ".join(source_names(data))
     said = command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     card = _card(name, config, title=title, data=words, licence=licence, command=said, metrics={})
+    card = card.replace(int8_spans=spans)
     path = output / f"{name}.safetensors"
     save_model(module, path, card)
     scores = [score_archive(str(path), archive) for archive in test]

@@ -38,6 +38,7 @@ from napari_aprcnn.train.distil_options import (  # typer reads the annotations 
 )
 from napari_aprcnn.train.distil_settings import DistilConfig
 from napari_aprcnn.train.fit import TrainStep
+from napari_aprcnn.train.ranges import IMAGES, int8_spans
 from napari_aprcnn.train.score import Score, score_archive
 from napari_aprcnn.train.signals import stop_on_signals
 from napari_aprcnn.train.starts import first_state
@@ -154,6 +155,9 @@ def distil(
             should_cancel=should_cancel,
         )
     training = config.training
+    some = train[:: -(-len(train) // IMAGES)]
+    planes = (patches.patch(number)[0] for number in some)
+    spans = int8_spans(module, planes, second_channel=training.second_channel)
     metrics: dict[str, dict[str, float]] = {"teacher": {"iou": round(iou, 4)}}
     card = ModelCard(
         name=name,
@@ -167,6 +171,7 @@ def distil(
         diameter_px=training.diameter_px,
         second_channel=training.second_channel,
         border_px=24,
+        int8_spans=spans,
         date=date.today().isoformat(),
         sha256="",
     )

@@ -7,6 +7,7 @@
 #include "plane_filters.hpp"
 #include "planes.hpp"
 #include "planes_bf16.hpp"
+#include "planes_int8.hpp"
 
 namespace aprcnn {
 
@@ -22,7 +23,8 @@ const float* floats(const nb::handle& given, int64_t size, const char* what) {
     return array.data();
 }
 
-// (weights, bias, channels, weights in bfloat16 or None); None for none.
+// (weights, bias, channels, weights in bfloat16 or None, more); None for none. more: None; where x's range is to be written;
+// or (weights of 8 bits, scale, shift, inverse, zero), as Bytes. half: whether fewer bits are wanted.
 Pointwise pointwise_of(const nb::object& given, bool half = false) {
     Pointwise out;
     if (given.is_none()) return out;
@@ -34,6 +36,21 @@ Pointwise pointwise_of(const nb::object& given, bool half = false) {
         throw std::invalid_argument("the columns of a pointwise convolution are no whole registers");
     out.weights = floats(parts[0], out.channels * out.columns, "weights do not fit the channels");
     out.bias = bias.data();
+    if (half && nb::isinstance<nb::tuple>(parts[4])) {
+        const nb::tuple bytes = nb::cast<nb::tuple>(parts[4]);
+        const Array<const int8_t> weights = nb::cast<Array<const int8_t>>(bytes[0], false);
+        same_size(weights.size(), out.channels * out.columns, "weights of 8 bits do not fit the channels");
+        if (!has_int8_planes() || planes_table().lanes != 16 || out.channels % 16 != 0)
+            throw std::invalid_argument("this processor does not multiply 8 bits, or not of these shapes");
+        out.bytes = {weights.data(), floats(bytes[1], out.columns, "scales do not fit the columns"),
+                     floats(bytes[2], out.columns, "shifts do not fit the columns"), nb::cast<float>(bytes[3]), nb::cast<float>(bytes[4])};
+        return out;
+    }
+    if (!parts[4].is_none() && !nb::isinstance<nb::tuple>(parts[4])) {
+        const Array<float> seen = nb::cast<Array<float>>(parts[4], false);
+        same_size(seen.size(), 2, "expected room for the smallest and the largest value");
+        out.seen = seen.data();
+    }
     if (half && !parts[3].is_none()) {
         const Array<const uint16_t> halves = nb::cast<Array<const uint16_t>>(parts[3], false);
         same_size(halves.size(), out.channels * out.columns, "rounded weights do not fit the channels");
@@ -106,6 +123,7 @@ void bind_planes(nb::module_& m) {
         filter_plane(work, blocks);
     }, "x"_a.noconvert(), "weights"_a.noconvert(), "bias"_a.noconvert(), "norm"_a.none(), "add"_a.none(), "add_scale"_a.none(), "relu"_a,
           "first"_a, "last"_a, "out"_a.noconvert());
+    m.def("planes_int8", [] { return has_int8_planes() && planes_table().lanes == 16; });
     m.def("planes_half", [] { return has_bf16_planes() && planes_table().lanes == 16; });
 
     m.def("planes_pair", [](const Floats& x, int source, const Floats& scale, const Floats& shift, const nb::tuple& first,

@@ -8,6 +8,15 @@ namespace aprcnn {
 
 // --- inner loops, compiled for each instruction set ----------------------------------------------------------------------
 
+// Where products are to be of 8 bits (planes_int8.hpp): x becomes round(x * inverse + zero), 0 to 255; weights, -127 to 127, in
+// fours of channels, [block][k / 4][column][4]; a sum times scale[column] plus shift[column] is what x times weights gives.
+struct Bytes {
+    const int8_t* weights = nullptr;
+    const float* scale = nullptr;
+    const float* shift = nullptr;
+    float inverse = 0.0f, zero = 0.0f;
+};
+
 // out[p][n] = bias[n] + sum over k of x[p][k] weights[k][n] (+ add[p][n] (* add_scale[n])), at least 0 with relu.
 // weights: blocks of 2 x lanes columns, or of lanes where no more are left; in a block [k][column]. columns: whole blocks.
 struct Mix {
@@ -30,6 +39,9 @@ struct Mix {
     // rounded, [pixel][channel], or null if it is to be rounded here.
     const uint16_t* halves = nullptr;
     const uint16_t* x_halves = nullptr;
+    // With bytes.weights x_halves, if there is one, holds bytes.
+    Bytes bytes = {};
+    float* seen = nullptr;  // smallest and largest x so far, where somebody wants to know
 };
 
 struct PlanesTable {
@@ -69,6 +81,8 @@ struct Pointwise {
     const float* bias = nullptr;
     int64_t channels = 0, columns = 0;
     const uint16_t* halves = nullptr;  // as in Mix
+    Bytes bytes = {};
+    float* seen = nullptr;
 };
 
 // A depthwise 3 x 3 convolution, zero outside the image, then a pointwise one.

@@ -29,45 +29,12 @@ void store_rounded(uint16_t* to, __m512 v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
 }
 
-// U pixels of one register of channels, as plane_taps.
-template <int S, int U, int D>
-inline void some_taps(const float* const* rows, const __m512 (&w)[9], int64_t given, int64_t at, uint16_t* out) {
-    const int64_t channels = S != 0 ? S : given;
-    __m512 sum[U];
-#pragma GCC unroll 4
-    for (int r = 0; r < 3; ++r) {
-        __m512 x[U + 2 * D];
-        const float* from = rows[r] + at - D * channels;
-#pragma GCC unroll 8
-        for (int i = 0; i < U + 2 * D; ++i) x[i] = _mm512_loadu_ps(from + i * channels);
-#pragma GCC unroll 4
-        for (int u = 0; u < U; ++u)
-#pragma GCC unroll 4
-            for (int k = 0; k < 3; ++k)
-                sum[u] = r == 0 && k == 0 ? _mm512_mul_ps(x[u], w[0]) : _mm512_fmadd_ps(x[u + k * D], w[r * 3 + k], sum[u]);
-    }
-#pragma GCC unroll 4
-    for (int u = 0; u < U; ++u) store_rounded(out + at + u * channels, sum[u]);
-}
+struct Rounded {
+    using Value = uint16_t;
+    void put(uint16_t* to, __m512 v) const { store_rounded(to, v); }
+};
 
-template <int S, int D>
-void taps_dilated(const float* const* rows, const float* taps, int64_t given, int64_t pixels, uint16_t* out) {
-    constexpr int U = 4;
-    const int64_t channels = S != 0 ? S : given;
-    for (int64_t c = 0; c < channels; c += lanes) {
-        __m512 w[9];
-#pragma GCC unroll 9
-        for (int i = 0; i < 9; ++i) w[i] = _mm512_loadu_ps(taps + i * channels + c);
-        int64_t p = 0;
-        for (; p + U <= pixels; p += U) some_taps<S, U, D>(rows, w, channels, p * channels + c, out);
-        for (; p < pixels; ++p) some_taps<S, 1, D>(rows, w, channels, p * channels + c, out);
-    }
-}
-
-template <int S>
-void taps_of(const float* const* rows, const float* taps, int64_t channels, int64_t dilation, int64_t pixels, uint16_t* out) {
-    (dilation == 2 ? taps_dilated<S, 2> : taps_dilated<S, 1>)(rows, taps, channels, pixels, out);
-}
+#include "planes_rounded.inc"
 
 // P pixels, C registers of columns; x holds pixels of S rounded values, 0 for any number: constant addresses are faster.
 template <int S, int P, int C>
@@ -162,14 +129,7 @@ void mix_bf16(const Mix& of, int64_t pixels) {
 
 void depthwise_bf16(const float* const* rows, const float* taps, int64_t channels, int64_t dilation, int64_t pixels,
                     uint16_t* out) {
-    switch (channels) {
-        case 16: taps_of<16>(rows, taps, channels, dilation, pixels, out); break;
-        case 32: taps_of<32>(rows, taps, channels, dilation, pixels, out); break;
-        case 64: taps_of<64>(rows, taps, channels, dilation, pixels, out); break;
-        case 128: taps_of<128>(rows, taps, channels, dilation, pixels, out); break;
-        case 192: taps_of<192>(rows, taps, channels, dilation, pixels, out); break;
-        default: taps_of<0>(rows, taps, channels, dilation, pixels, out);
-    }
+    taps_rounded(rows, taps, channels, dilation, pixels, Rounded(), out);
 }
 
 }  // namespace aprcnn

@@ -10,6 +10,7 @@
 #include "pages.hpp"
 #include "planes.hpp"
 #include "planes_bf16.hpp"
+#include "planes_int8.hpp"
 
 namespace aprcnn {
 
@@ -88,7 +89,7 @@ inline void twice(const float* from, int64_t pixels, int64_t channels, float* to
 
 inline Mix mix_of(const Pointwise& of, const float* x, int64_t x_stride, float* out, int64_t out_stride) {
     return {x, x_stride, 1, of.channels, of.weights, of.bias, of.columns, nullptr, nullptr, 0, 0, false, out, out_stride, 0,
-            of.halves};
+            of.halves, nullptr, of.bytes, of.seen};
 }
 
 // The same of planes [channel][.], `apart` from one to the next.
@@ -96,8 +97,21 @@ inline Mix mix_of_planes(const Pointwise& of, const float* x, int64_t apart, flo
     return {x, 1, apart, of.channels, of.weights, of.bias, of.columns, nullptr, nullptr, 0, 0, false, out, out_stride, 0};
 }
 
+// Only on one thread: for calibration.
+inline void look_at(const Mix& of, int64_t pixels) {
+    for (int64_t p = 0; p < pixels; ++p)
+        for (int64_t c = 0; c < of.channels; ++c) {
+            const float value = of.x[p * of.x_stride + c * of.k_stride];
+            of.seen[0] = std::min(of.seen[0], value);
+            of.seen[1] = std::max(of.seen[1], value);
+        }
+}
+
 inline void mix(const PlanesTable& k, const Mix& of, int64_t pixels) {
-    if (of.halves != nullptr)
+    if (of.seen != nullptr) look_at(of, pixels);
+    if (of.bytes.weights != nullptr)
+        mix_int8(of, pixels);
+    else if (of.halves != nullptr)
         mix_bf16(of, pixels);
     else
         k.mix(of, pixels);
@@ -106,6 +120,12 @@ inline void mix(const PlanesTable& k, const Mix& of, int64_t pixels) {
 // A depthwise convolution for the product that follows: results are rounded at once, in the same room, if that is of bfloat16.
 inline void spread(const PlanesTable& k, const float* const* rows, const float* taps, int64_t channels, int64_t dilation,
             int64_t pixels, float* out, Mix& next) {
+    if (next.bytes.weights != nullptr) {
+        auto* rounded = reinterpret_cast<uint8_t*>(out);
+        depthwise_int8(rows, taps, channels, dilation, pixels, next.bytes, rounded);
+        next.x_halves = reinterpret_cast<const uint16_t*>(rounded);
+        return;
+    }
     if (next.halves == nullptr) {
         k.depthwise(rows, taps, channels, dilation, pixels, out);
         return;
