@@ -3,7 +3,8 @@
     python benchmarks/compress_weights.py [MODEL] --calibrate dsb2018_fluo_train.zip --test dsb2018_fluo_test.zip ...
 
 Quantisation is simulated in float32, which is exact but slow: 8 bits for weights (one scale a channel) and for what
-every convolution reads (one range a layer, from calibration images). bfloat16 is the real thing. Pruning sets the
+every convolution reads (one range a layer, from calibration images). bfloat16 and int8, where pointwise convolutions
+alone multiply bytes, are the real thing. Pruning sets the
 smallest weights of pointwise convolutions to zero (unstructured), or removes whole middle channels of the encoder's
 pairs, those with the smallest share in what follows (structured), without training afterwards.
 """
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_aprcnn._kernels.planes import can_quantise
 from napari_aprcnn.bench.table import BenchTable
 from napari_aprcnn.models.inputs import network_input
 from napari_aprcnn.models.layers import SeparableConv, SeparableDeconv
@@ -183,6 +185,8 @@ def main() -> None:
     add("float32", network, "", full)
     half = load_model(options.model, device="cpu", precision="bfloat16")
     add("bfloat16 (real)", half, "products 2 bytes", full / 2)
+    if network.card.int8_spans and can_quantise():
+        add("int8 (real)", load_model(options.model, device="cpu", precision="int8"), "products 1 byte", full / 4)
     add("int8 weights", quantised(network, planes, activations=False), "a scale a channel", full / 4)
     add("int8 weights and features", quantised(network, planes, activations=True), "features a quarter, too", full / 4)
     for share in (0.3, 0.5, 0.7):
