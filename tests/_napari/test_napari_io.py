@@ -111,6 +111,20 @@ def test_labels_and_voxel_size_survive_saving(tmp_path, suffix, ndim):
     write_labels_layer(str(path), full, attributes)
 
 
+@pytest.mark.parametrize("options", [{"scale": (1.5, 0.5, 0.4)}, {}])
+def test_the_voxel_size_of_saved_labels_counts_all_transforms(tmp_path, options):
+    """Readers of other formats put the scale into the affine; a rotation makes no voxel smaller."""
+    affine = np.eye(4)
+    affine[1:3, 1:3] = ((0, 1), (-1, 0))
+    affine[:3, :3] = affine[:3, :3] @ (np.eye(3) if options else np.diag((1.5, 0.5, 0.4)))
+    layer = Labels(
+        np.ones((6, 20, 24), np.uint16), units=("um",) * 3, axis_labels=tuple("zyx"), affine=affine, **options
+    )
+    data, attributes, _ = layer.as_layer_data_tuple()
+    write_labels_layer(str(tmp_path / "a.ome.tif"), data, attributes)
+    assert open_image(tmp_path / "a.ome.tif").spacing_um == pytest.approx((1.5, 0.5, 0.4))
+
+
 def test_saved_labels_lose_the_stretched_channel_axis_and_keep_other_units(tmp_path):
     layer = Labels(
         np.ones((3, 1, 20, 24), np.uint16), scale=(1, 2, 250, 200), units=("pixel", "pixel", "nm", "nm"),

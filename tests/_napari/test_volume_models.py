@@ -302,3 +302,59 @@ def test_a_real_network_from_the_folder_of_weights_to_moved_outlines(viewer, tmp
     after = viewer.layers["embryo nuclei"].data
     assert (after > 0).sum() >= (before > 0).sum()
     assert model.runner.result.config.volume.outline == 0.05
+
+
+def test_labels_follow_a_reset_and_a_loaded_configuration(viewer, watched, tmp_path):
+    viewer.add_image(balls(), name="embryo")
+    model = open_model(viewer, watched)
+    model.segment()
+    settle(model)
+    layer = viewer.layers["embryo nuclei"]
+    before = layer.data.copy()
+    model.set("volume", "grow_vox", value=2)
+    settle(model)
+    wide = layer.data.copy()
+    assert not np.array_equal(wide, before)
+    saved = tmp_path / "run.json"
+    model.export_config(saved)
+    model.reset_parameters()
+    settle(model)
+    assert np.array_equal(layer.data, before)
+    model.load_config(saved)
+    settle(model)
+    assert np.array_equal(layer.data, wide)
+    assert watched.network.runs == 1
+    relabels = watched.relabels
+    model.set("threads", value=2)
+    model.load_config(saved)
+    settle(model)
+    assert watched.relabels == relabels  # nothing to move
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_labels_follow_what_was_moved_while_a_run_went_on(viewer, cancelled):
+    go = threading.Event()
+    go.set()
+    plain = Watched()
+
+    def run(image, *, config, should_cancel, **rest):
+        while not go.is_set() and not should_cancel():
+            time.sleep(0.002)
+        return plain.backend.segment(image, config=config, should_cancel=should_cancel, **rest)
+
+    viewer.add_image(balls(), name="embryo")
+    model = open_model(viewer, Watched(segment=run), launch=in_thread)
+    model.segment()
+    settle(model)
+    layer = viewer.layers["embryo nuclei"]
+    before = layer.data.copy()
+    go.clear()
+    model.segment()
+    wait(model, lambda: model.state == "running")
+    model.set("volume", "grow_vox", value=2)
+    if cancelled:
+        model.cancel()
+    go.set()
+    settle(model)
+    assert (layer.data > 0).sum() > 1.5 * (before > 0).sum()
+    assert model.runner.result.config.volume.grow_vox == 2

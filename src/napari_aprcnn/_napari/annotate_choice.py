@@ -9,7 +9,7 @@ import numpy as np
 from psygnal import Signal
 
 from napari_aprcnn._napari.annotate_layers import Frame
-from napari_aprcnn._napari.annotate_plan import METHODS, guides, new_folder, ranking, session_folder, words_of
+from napari_aprcnn._napari.annotate_plan import METHODS, guides, new_folder, ranking, room, session_folder, words_of
 from napari_aprcnn._napari.annotate_settings import AnnotateSettings, load_annotate_settings, save_annotate_settings
 from napari_aprcnn._napari.image_model import ImageModel
 from napari_aprcnn.errors import AprcnnError, ConfigError
@@ -56,7 +56,9 @@ class AnnotateChoice:
     def frame(self) -> Frame | None:
         """The chosen image with its axes, or nothing."""
         layer, image, mapping = self.images.layer, self.images.snapshot, self.images.mapping
-        return None if layer is None or image is None or mapping is None else Frame(layer, image, mapping)
+        if layer is None or image is None or mapping is None:
+            return None
+        return Frame(layer, image, mapping, self.images.spacing.um)
 
     @property
     def guides(self) -> list[Any]:
@@ -107,9 +109,10 @@ class AnnotateChoice:
         if total == 1:
             return f"The image is one slice. Annotations go to {self._next_folder()}"
         apart = f", at least {settings.min_distance} apart" if settings.min_distance > 1 else ""
+        n = min(settings.n_slices, room(sizes, settings.min_distance))
+        fewer = f"; {settings.n_slices} do not fit" if n < settings.n_slices else ""
         return (
-            f"{min(settings.n_slices, total)} of {total} slices {METHODS[settings.method]}{apart}. "
-            f"Annotations go to {self._next_folder()}"
+            f"{n} of {total} slices {METHODS[settings.method]}{apart}{fewer}. Annotations go to {self._next_folder()}"
         )
 
     def _next_folder(self) -> str:

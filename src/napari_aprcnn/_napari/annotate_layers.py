@@ -16,6 +16,7 @@ from napari.layers.base import ActionType
 
 from napari_aprcnn._napari.geometry import LayerImage, Placement
 from napari_aprcnn._napari.result_layers import KEY
+from napari_aprcnn._napari.units import in_viewer_units, place_at, voxel_at
 from napari_aprcnn.evaluate.slice_choice import SliceIndex, slice_axes
 
 if TYPE_CHECKING:
@@ -41,11 +42,14 @@ class Frame:
         A snapshot of it.
     mapping
         Meaning of its axes.
+    spacing_um
+        Voxel size (z, y, x) that is used for it, if any is known.
     """
 
     layer: Any
     image: LayerImage
     mapping: AxisMapping
+    spacing_um: tuple[float, float, float] | None = None
 
     @property
     def axes(self) -> str:
@@ -102,7 +106,7 @@ class Frame:
         seen = {letters[axis - offset] for axis in dims.displayed if axis >= offset}
         if dims.ndisplay != 2 or seen != {"Y", "X"}:
             return None
-        point = np.asarray(self.layer.world_to_data(np.asarray(dims.point)))[-len(letters) :]
+        point = voxel_at(self.layer, viewer, dims.point)[-len(letters) :]
         index = tuple(int(np.round(point[letters.index(letter)])) for letter in slice_axes(self.axes))
         inside = all(0 <= i < n for i, n in zip(index, self.shape[:-2], strict=True))
         return index if inside else None
@@ -111,10 +115,10 @@ class Frame:
         """Move the viewer's sliders to a slice."""
         letters, dims = self.image.layer_axes(self.mapping), viewer.dims
         offset = dims.ndim - len(letters)
-        point = np.array(self.layer.world_to_data(np.asarray(dims.point)), np.float64)[-len(letters) :]
+        point = voxel_at(self.layer, viewer, dims.point)[-len(letters) :]
         for letter, i in zip(slice_axes(self.axes), index, strict=True):
             point[letters.index(letter)] = i
-        world = np.asarray(self.layer.data_to_world(point))
+        world = place_at(self.layer, viewer, point)
         for letter in slice_axes(self.axes):
             axis = letters.index(letter)
             dims.set_point(axis + offset, float(world[axis]))
@@ -176,7 +180,7 @@ class PointsCanvas(_Canvas):
             border_color=EDGE,
             border_width=0.15,
             metadata={KEY: {"kind": "annotation points", "source": frame.image.name}},
-            **place.kwargs,
+            **in_viewer_units(place.kwargs, frame.layer, viewer),
         )
         viewer.layers.append(self.layer)
         self.layer.mode = "add"
@@ -223,7 +227,7 @@ class LabelsCanvas(_Canvas):
             name=name,
             opacity=0.5,
             metadata={KEY: {"kind": "annotation labels", "source": frame.image.name}},
-            **frame.place(index).kwargs,
+            **in_viewer_units(frame.place(index).kwargs, frame.layer, viewer),
         )
         self.layer.brush_size = max(2, min(frame.plane_shape) // 80)
         viewer.layers.append(self.layer)

@@ -10,20 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from napari.layers import Labels
 
 from napari_aprcnn._napari.annotate_choice import AnnotateChoice
 from napari_aprcnn._napari.annotate_editing import Editing, words_here
 from napari_aprcnn._napari.annotate_layers import Frame
-from napari_aprcnn._napari.annotate_plan import choose, new_folder, plane_of, ranking, words_of
-from napari_aprcnn._napari.annotate_results import centres, done_points, result_layers
+from napari_aprcnn._napari.annotate_plan import choose, fewer_words, new_folder, plane_of, ranking, words_of
+from napari_aprcnn._napari.annotate_results import centres, done_points, result_layers, show_results
 from napari_aprcnn._napari.annotate_saver import Saver
 from napari_aprcnn._napari.annotate_settings import AnnotateSettings, save_annotate_settings
 from napari_aprcnn._napari.jobs import Job, Outcome
 from napari_aprcnn.errors import AprcnnError, ConfigError
 from napari_aprcnn.evaluate.annotations import AnnotationSession, State
-from napari_aprcnn.evaluate.slice_choice import SliceIndex, slice_shape
+from napari_aprcnn.evaluate.slice_choice import SliceIndex
 
 __all__ = ["AnnotateModel"]
 
@@ -108,8 +107,6 @@ class AnnotateModel(AnnotateChoice):
             self._refused(self.problem)
             return False
         settings = self.settings
-        total = int(np.prod(slice_shape(frame.shape, frame.axes), dtype=np.int64))
-        settings = settings.replace(n_slices=min(settings.n_slices, total))
         rank = ranking(settings, frame, self.guide)
         if rank is None:
             return self._chosen(settings, frame, None, taken)
@@ -133,11 +130,13 @@ class AnnotateModel(AnnotateChoice):
     def _chosen(self, settings: AnnotateSettings, frame: Frame, scores: Any, taken: tuple[SliceIndex, ...]) -> bool:
         try:
             slices = choose(settings, frame, scores, taken)
+            if len(slices) < settings.n_slices and frame.shape[:-2]:
+                self.notified.emit("info", fewer_words(settings, len(slices)), None)
             if self.session is not None:
                 self.session.add_slices(slices)
                 self.changed.emit("rows")
                 return True
-            spacing = self.images.spacing.um
+            spacing = frame.spacing_um
             session = AnnotationSession.create(
                 new_folder(settings, frame.image.name),
                 shape=frame.shape,
@@ -322,10 +321,7 @@ class AnnotateModel(AnnotateChoice):
 
     def _add_results(self, session: AnnotationSession, frame: Frame, coordinates: Any) -> None:
         layers = result_layers(session, frame, coordinates)
-        for layer in layers:
-            for old in [one for one in self._viewer.layers if one.name == layer.name]:
-                self._viewer.layers.remove(old)
-            self._viewer.layers.append(layer)
+        show_results(self._viewer, layers)
         if self.editing is not None:
             self.editing.canvas.activate()  # clicks and keys go on to the annotations
         slices = ",".join(str(index[0]) for index in session.in_state("done") if len(index) == 1)

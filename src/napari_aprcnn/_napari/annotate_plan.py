@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,7 +30,18 @@ if TYPE_CHECKING:
 
     from napari_aprcnn._napari.annotate_settings import AnnotateSettings
 
-__all__ = ["METHODS", "Ranking", "choose", "guides", "new_folder", "plane_of", "ranking", "session_folder"]
+__all__ = [
+    "METHODS",
+    "Ranking",
+    "choose",
+    "fewer_words",
+    "guides",
+    "new_folder",
+    "plane_of",
+    "ranking",
+    "room",
+    "session_folder",
+]
 
 # More than this takes minutes to read of a lazy volume, and chooses hardly better.
 MOST_SCORED = 256
@@ -121,19 +133,60 @@ def ranking(settings: AnnotateSettings, frame: Frame, guide: Any | None) -> Rank
     return Ranking(frame.image.data, frame.mapping.order, frame.mapping.channel, "bright")
 
 
+def room(
+    sizes: tuple[int, ...],
+    distance: int,
+    *,
+    usable: NDArray[np.bool_] | None = None,
+    taken: Iterable[SliceIndex] = (),
+) -> int:
+    """Return how many slices fit at a distance.
+
+    Parameters
+    ----------
+    sizes
+        Slices along each axis.
+    distance
+        Least distance between two slices of a time point.
+    usable
+        Which slices can be chosen; ``None``: all.
+    taken
+        Slices that are chosen already.
+
+    Examples
+    --------
+    >>> room((20,), 3), room((2, 20), 3), room((20,), 3, taken=[(10,)]), room((), 3)
+    (7, 14, 6, 1)
+    """
+    taken = [index for index in taken if index]
+    if not taken and usable is None:
+        return math.prod(-(-n // distance) if axis == len(sizes) - 1 else n for axis, n in enumerate(sizes))
+    free = np.ones(sizes, bool) if usable is None else usable.copy()
+    for index in taken:
+        free[index[:-1]][max(0, index[-1] - distance + 1) : index[-1] + distance] = False
+    count = 0
+    for row in free.reshape(-1, sizes[-1] if sizes else 1):
+        following = 0
+        for at in np.flatnonzero(row).tolist():
+            if at >= following:
+                count, following = count + 1, at + distance
+    return count
+
+
 def choose(
     settings: AnnotateSettings, frame: Frame, scores: NDArray[np.float64] | None, taken: Iterable[SliceIndex] = ()
 ) -> list[SliceIndex]:
-    """Choose slices as the settings say.
+    """Choose slices as the settings say; where so many do not fit at the distance, those that do.
 
     Raises
     ------
     ConfigError
-        If so many do not fit.
+        If none fits.
     """
-    sizes = slice_shape(frame.shape, frame.axes)
+    sizes, taken = slice_shape(frame.shape, frame.axes), list(taken)
+    usable = None if scores is None else np.isfinite(scores)
     return choose_slices(
-        settings.n_slices,
+        max(1, min(settings.n_slices, room(sizes, settings.min_distance, usable=usable, taken=taken))),
         shape=sizes,
         method=settings.method,
         scores=scores,
@@ -141,6 +194,12 @@ def choose(
         seed=settings.seed,
         taken=taken,
     )
+
+
+def fewer_words(settings: AnnotateSettings, n: int) -> str:
+    """Say that fewer slices were chosen than were asked for."""
+    apart = f" at a distance of {settings.min_distance}" if settings.min_distance > 1 else ""
+    return f"{n} slices are chosen: {settings.n_slices} do not fit{apart}"
 
 
 def session_folder(settings: AnnotateSettings, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from napari_aprcnn._napari.annotate_layers import Frame
     from napari_aprcnn.evaluate.annotations import AnnotationSession
 
-__all__ = ["centres", "done_points", "result_layers"]
+__all__ = ["centres", "done_points", "result_layers", "show_results"]
 
 # Bluish green (Okabe-Ito): not the colour of the layer that is clicked in.
 _FACE = "#009E73"
@@ -107,3 +108,18 @@ def result_layers(session: AnnotationSession, frame: Frame, coordinates: NDArray
         )
     )
     return layers
+
+
+def show_results(viewer: Any, layers: list[Points | Labels]) -> None:
+    """Add the layers, in the place of earlier ones of the same annotations; other layers of their names stay."""
+    for layer in layers:
+        name = re.compile(rf"{re.escape(layer.name)}( \[\d+\])?")  # napari numbers layers of the same name
+        for old in [one for one in viewer.layers if type(one) is type(layer) and name.fullmatch(one.name)]:
+            if _owner(old) == _owner(layer):
+                viewer.layers.remove(old)
+        viewer.layers.append(layer)
+
+
+def _owner(layer: Any) -> tuple[Any, ...]:
+    record = layer.metadata.get(KEY, {})
+    return tuple(record.get(name) for name in ("kind", "folder", "annotator")) if isinstance(record, dict) else ()

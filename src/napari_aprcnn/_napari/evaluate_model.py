@@ -10,15 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from napari.layers import Labels, Points
+from napari.layers import Points
 from psygnal import Signal
 
+from napari_aprcnn._napari.edit_watch import EditWatch
 from napari_aprcnn._napari.evaluate_layers import is_choice, likely_truth, look_at, show_errors_layer, warm_up
 from napari_aprcnn._napari.evaluate_links import annotated_slices, note_scores, write_comparison
 from napari_aprcnn._napari.evaluate_points import points_layer
 from napari_aprcnn._napari.evaluate_settings import EvaluateSettings, load_evaluate_settings, save_evaluate_settings
 from napari_aprcnn._napari.evaluate_sources import Source, picture_of, take_source
 from napari_aprcnn._napari.jobs import Job
+from napari_aprcnn._napari.units import viewer_place
 from napari_aprcnn.cli.evaluate import parse_slices
 from napari_aprcnn.errors import AprcnnError, ConfigError
 from napari_aprcnn.evaluate.comparison import Comparison, compare
@@ -83,7 +85,8 @@ class EvaluateModel:
         self._job: Job | None = None
         self._finish: Callable[[Any], None] = lambda _: None
         self._sources: dict[str, Source] = {}
-        self._watched: list[Any] = []
+        self._watch: EditWatch | None = None  # of what was compared
+        self._watch_next: EditWatch | None = None  # of what is being compared
         self._closed = False
         self._by_user: set[str] = set()
         self._sliced: Any = None
@@ -223,17 +226,19 @@ class EvaluateModel:
         def finish(value: tuple[Comparison, Any]) -> None:
             self.comparison, picture = value
             self._sources = {source.name: source for source in sources}
-            self.shown, self.outdated = name, False
+            self.shown, self.outdated = name, self._watch_next is not None and self._watch_next.edited
             for note in dict.fromkeys(source.note for source in sources if source.note):
                 self.notified.emit("info", note, None)
             self._show_picture(picture)
             note_scores([(source.name, source.layer) for source in sources], self.comparison)
-            self._watch()
+            self._unwatch()
+            self._watch, self._watch_next = self._watch_next, None
             self.changed.emit("result")
             self.changed.emit("shown")
 
         self._by_user |= {"truth", "predictions"}  # what was evaluated stays chosen, whatever layers come
         self.remember()
+        self._watch_next = EditWatch([*(s.layer for s in sources), self.truth, self.ignore], self._edited)
         self._start(work, finish)
         return True
 
@@ -262,6 +267,7 @@ class EvaluateModel:
             self.notified.emit("error", str(outcome.error), outcome.error)
         elif not outcome.cancelled:
             finish(outcome.value)
+        self._unwatch_next()
         self.changed.emit("state")
         self.changed.emit("pending")
 
@@ -308,7 +314,8 @@ class EvaluateModel:
         if not ids and self.truth in self._viewer.layers:
             # Rows of points count within their time point.
             layer, ids = self.truth, () if self.against_points and source.times else mistake.truth_ids
-        look_at(self._viewer, source.world(mistake.image, mistake.centroid), layer, ids[0] if ids else None)
+        place = viewer_place(source.layer, self._viewer, source.world(mistake.image, mistake.centroid))
+        look_at(self._viewer, place, layer, ids[0] if ids else None)
         return True
 
     def markdown(self) -> str:
@@ -356,25 +363,18 @@ class EvaluateModel:
         self.changed.emit("layers")
         self.changed.emit("choice")
 
-    def _watch(self) -> None:
-        """Notice edits of what was compared."""
-        self._unwatch()
-        layers = [*(s.layer for s in self._sources.values()), self.truth, self.ignore]
-        self._watched = [layer for layer in layers if layer is not None]
-        for layer in self._watched:
-            layer.events.data.connect(self._edited)
-            if isinstance(layer, Labels):
-                layer.events.paint.connect(self._edited)
-
     def _unwatch(self) -> None:
-        for layer in self._watched:
-            layer.events.data.disconnect(self._edited)
-            if isinstance(layer, Labels):
-                layer.events.paint.disconnect(self._edited)
-        self._watched = []
+        if self._watch is not None:
+            self._watch.close()
+        self._watch = None
 
-    def _edited(self, _event: Any = None) -> None:
-        if not self.outdated:
+    def _unwatch_next(self) -> None:
+        if self._watch_next is not None:
+            self._watch_next.close()
+        self._watch_next = None
+
+    def _edited(self) -> None:
+        if not self.outdated and self._watch is not None and self._watch.edited:
             self.outdated = True
             self.changed.emit("outdated")
 
@@ -390,6 +390,7 @@ class EvaluateModel:
         self.remember()
         self.cancel()
         self._unwatch()
+        self._unwatch_next()
         for event in self._events:
             event.disconnect(self._layers_changed)
         self.predictions, self.truth, self.ignore, self._sources = [], None, None, {}

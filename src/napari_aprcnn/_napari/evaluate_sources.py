@@ -10,6 +10,7 @@ from napari.layers import Labels, Points
 
 from napari_aprcnn._napari.foreign import steady
 from napari_aprcnn._napari.geometry import image_of
+from napari_aprcnn._napari.units import ratios
 from napari_aprcnn.config import AxisMapping
 from napari_aprcnn.errors import AxesError, ImageError
 from napari_aprcnn.evaluate.paint import paint_errors
@@ -64,7 +65,7 @@ class Source:
         return image.place(AxisMapping(order=axes_of(self.layer)), start=self.start).kwargs
 
     def world(self, image: str, centroid: tuple[float, ...]) -> NDArray[np.float64]:
-        """Place of a voxel of one of the pairs in the viewer."""
+        """Place of a voxel of one of the pairs in the world of the layer, in its units."""
         first = (self.times[image],) if self.times else ()
         place = np.array([*first, *centroid], float) + self.start
         return np.asarray(self.layer.data_to_world(place), float)
@@ -84,12 +85,13 @@ def axes_of(layer: Any) -> str:
     return "TYX" if layer.ndim == 3 and first in ("t", "time") else "TZYX"[-layer.ndim :]
 
 
-def frame_of(layer: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Matrix (D, D) and origin (D,) that take voxels of a layer to the world."""
+def frame_of(layer: Any, like: Any = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Matrix (D, D) and origin (D,) that take voxels of a layer to the world, in the units of another one if given."""
     n = layer.ndim
     origin = np.asarray(layer.data_to_world(np.zeros(n)), float)[-n:]
     columns = [np.asarray(layer.data_to_world(np.eye(n)[axis]), float)[-n:] - origin for axis in range(n)]
-    return np.stack(columns, axis=1), origin
+    factors = np.ones(n) if like is None else ratios(layer.units, like.units)
+    return np.stack(columns, axis=1) * factors[:, None], origin * factors
 
 
 def take_source(prediction: Any, truth: Any, ignore: Any = None) -> Source:
@@ -173,15 +175,15 @@ def _offset(prediction: Any, other: Any, notes: list[str]) -> NDArray[np.int64]:
             f"layer of the same image"
         )
     same_shape = _shape(other) == _shape(prediction)
-    (matrix, origin), (matrix_2, origin_2) = frame_of(prediction), frame_of(other)
-    if same_shape and (_unplaced(matrix, origin) or _unplaced(matrix_2, origin_2)):
+    (matrix, origin), (matrix_2, origin_2) = frame_of(prediction), frame_of(other, prediction)
+    if same_shape and (_unplaced(prediction) or _unplaced(other)):
         if not (np.allclose(matrix, matrix_2, rtol=1e-3) and np.allclose(origin, origin_2)):
-            bare = other if _unplaced(matrix_2, origin_2) else prediction
+            bare = other if _unplaced(other) else prediction
             notes.append(f"{bare.name} has no voxel size of its own and was compared voxel by voxel")
         return np.zeros(prediction.ndim, np.int64)
     if not np.allclose(matrix, matrix_2, rtol=1e-3, atol=1e-9):
         raise ImageError(
-            f"{other.name} has scale {_words(other.scale)}, {prediction.name} {_words(prediction.scale)}; expected the "
+            f"{other.name} has scale {_scale(other)}, {prediction.name} {_scale(prediction)}; expected the "
             f"same: resample one of them, or correct the scale of the layer that is wrong"
         )
     offset = np.linalg.solve(matrix, origin_2 - origin)
@@ -194,12 +196,18 @@ def _offset(prediction: Any, other: Any, notes: list[str]) -> NDArray[np.int64]:
     return whole.astype(np.int64)
 
 
-def _unplaced(matrix: NDArray[Any], origin: NDArray[Any]) -> bool:
+def _unplaced(layer: Any) -> bool:
+    matrix, origin = frame_of(layer)
     return bool(np.array_equal(matrix, np.eye(len(matrix))) and not origin.any())
 
 
 def _words(values: Any) -> str:
     return f"({', '.join(f'{float(value):.4g}' for value in values)})"
+
+
+def _scale(layer: Any) -> str:
+    units = dict.fromkeys(str(unit) for unit in layer.units)
+    return _words(layer.scale) + ("" if units == {"pixel": None} else f" {', '.join(units)}")
 
 
 def _points(prediction: Any, points: Any, start: NDArray[Any]) -> NDArray[np.float64]:
@@ -209,7 +217,7 @@ def _points(prediction: Any, points: Any, start: NDArray[Any]) -> NDArray[np.flo
             f"{points.name} has {points.ndim} axes, {prediction.name} {prediction.ndim}; expected the same: add the "
             f"points to a layer of as many axes"
         )
-    (matrix, origin), (matrix_2, origin_2) = frame_of(prediction), frame_of(points)
+    (matrix, origin), (matrix_2, origin_2) = frame_of(prediction), frame_of(points, prediction)
     world = np.asarray(points.data, float).reshape(-1, points.ndim) @ matrix_2.T + origin_2
     voxels: NDArray[np.float64] = np.linalg.solve(matrix, (world - origin).T).T - start
     # What rounding of the transforms moves over the edge of a voxel is put back.

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 from napari.utils.transforms import CompositeAffine
 
 from napari_aprcnn._napari.foreign import steady
+from napari_aprcnn._napari.units import voxel_at
 from napari_aprcnn.config import AxisMapping
 from napari_aprcnn.segment.axes import guess_axes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["LayerImage", "Placement", "Spacing", "image_of", "micrometres", "plausible_orders", "view_region"]
+__all__ = ["LayerImage", "Placement", "Spacing", "edges", "image_of", "micrometres", "plausible_orders", "view_region"]
 
 # A preview of more than this edge takes too long to be one; the middle of the view is taken instead.
 PREVIEW_EDGE_PX = 1024
@@ -30,6 +32,8 @@ _ORDERS = {
     4: ("TZYX", "CZYX", "ZCYX", "TCYX", "CTYX", "ZYXC", "TYXC", "ZTYX"),
     5: ("TCZYX", "TZCYX", "CTZYX", "CZTYX", "TZYXC", "ZTCYX"),
 }
+# Names of axes that are kept beside their letters.
+_LONG = {"T": "time", "C": "channel"}
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,27 @@ class Placement:
         Position of the kept C axis, else ``None``.
     axes
         Letters of the new layer's axes, the kept C included.
+    image
+        Refers to the image layer, which it does not keep alive.
+    again
+        Places the same part of another snapshot of the image layer.
     """
 
     kwargs: dict[str, Any]
     channel_at: int | None = None
     axes: str = ""
+    image: ref[Any] | None = None
+    again: Callable[[LayerImage], Placement] | None = None
+
+    @property
+    def layer(self) -> Any | None:
+        """The image layer, as long as there is one."""
+        return None if self.image is None else self.image()
+
+    def now(self) -> Placement:
+        """Return where the array belongs now: the image may have been moved or scaled since."""
+        layer = self.layer
+        return self if layer is None or self.again is None else self.again(image_of(layer))
 
     def array(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return a view of `values` with the axes of the layer."""
@@ -96,6 +116,8 @@ class LayerImage:
         The layer's two transforms.
     units, axis_labels
         One for each axis of the layer.
+    source
+        Refers to the layer, which it does not keep alive.
     """
 
     name: str
@@ -105,6 +127,12 @@ class LayerImage:
     affine: Any
     units: tuple[Any, ...]
     axis_labels: tuple[str, ...]
+    source: ref[Any] | None = None
+
+    @property
+    def layer(self) -> Any | None:
+        """The layer itself, as long as there is one; names come and go, and others may take them."""
+        return None if self.source is None else self.source()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -141,15 +169,14 @@ class LayerImage:
             is not 1, because only ratios matter to the network.
         """
         letters = self.layer_axes(mapping)
-        matrix = np.asarray(self.affine.linear_matrix) @ np.asarray(self.transform.linear_matrix)
-        edges, lengths = {}, {}
-        for axis, letter in enumerate(letters):
+        sizes, lengths = {}, {}
+        for edge, unit, letter in zip(edges(self.transform, self.affine), self.units, letters, strict=True):
             if letter in "ZYX":
-                factor = micrometres(self.units[axis])
+                factor = micrometres(unit)
                 lengths[letter] = factor is not None
-                edges[letter] = float(np.linalg.norm(matrix[:, axis])) * (factor or 1.0)
-        edges.setdefault("Z", edges["Y"])
-        um = (edges["Z"], edges["Y"], edges["X"])
+                sizes[letter] = float(edge) * (factor or 1.0)
+        sizes.setdefault("Z", sizes["Y"])
+        um = (sizes["Z"], sizes["Y"], sizes["X"])
         if not all(np.isfinite(um)) or min(um) <= 0:
             return Spacing(None, "the layer's scale is not usable")
         if all(lengths.values()):
@@ -210,9 +237,17 @@ class LayerImage:
             "shear": moved.shear,
             "affine": self.affine.set_slice(kept).affine_matrix,
             "units": tuple(self.units[axis] for axis in kept),
-            "axis_labels": tuple(self.axis_labels[axis] for axis in kept),
+            "axis_labels": tuple(_axis_name(letters[axis], self.axis_labels[axis]) for axis in kept),
         }
-        return Placement(kwargs, channel_at, "".join(letters[axis] for axis in kept))
+
+        def again(image: LayerImage) -> Placement:
+            # A layer that was given data with other axes says nothing about where this belongs.
+            fits = len(image.units) == len(letters) and image.rgb == rgb
+            return image.place(mapping, start=start, voxel=voxel) if fits else here
+
+        rgb = self.rgb
+        here = Placement(kwargs, channel_at, "".join(letters[axis] for axis in kept), self.source, again)
+        return here
 
 
 def image_of(layer: Any) -> LayerImage:
@@ -227,7 +262,19 @@ def image_of(layer: Any) -> LayerImage:
         affine=layer.affine,
         units=tuple(layer.units),
         axis_labels=tuple(layer.axis_labels),
+        source=ref(layer),
     )
+
+
+def edges(transform: Any, affine: Any) -> NDArray[np.float64]:
+    """Return the edge of a voxel along each axis of a layer, in its units: scale may lie in both of its transforms."""
+    matrix = np.asarray(affine.linear_matrix) @ np.asarray(transform.linear_matrix)
+    return np.asarray(np.linalg.norm(matrix, axis=0), float)
+
+
+def _axis_name(letter: str, label: str) -> str:
+    """Name an axis of a result by what it was taken for, which the image's own labels need not say."""
+    return label if label.strip().lower() in (letter.lower(), _LONG.get(letter)) else letter.lower()
 
 
 def plausible_orders(rank: int, *, rgb: bool = False) -> tuple[str, ...]:
@@ -266,7 +313,7 @@ def view_region(layer: Any, viewer: Any, mapping: AxisMapping) -> tuple[slice, .
         corners = corners * np.asarray(layer.downsample_factors[layer.data_level])[: layer.ndim]
     displayed = set(viewer.dims.displayed[-2:]) if viewer.dims.ndisplay == 2 else set()
     offset = viewer.dims.ndim - layer.ndim
-    point = np.asarray(layer.world_to_data(np.asarray(viewer.dims.point)))[-layer.ndim :]
+    point = voxel_at(layer, viewer, viewer.dims.point)
     region = []
     for axis, letter in enumerate(letters):
         n = int(shape[axis])

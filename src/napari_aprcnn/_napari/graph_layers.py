@@ -11,6 +11,7 @@ from napari.utils.transforms import CompositeAffine
 
 from napari_aprcnn._napari.geometry import image_of
 from napari_aprcnn._napari.result_layers import KEY
+from napari_aprcnn._napari.units import viewer_place, voxel_at
 from napari_aprcnn.errors import AxesError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def place_of(layer: Any, viewer: Any) -> LabelsPlace:
     letters = mapping.order
     if layer.ndim == 3 and "C" in letters:
         letters = "ZYX"  # labels have no channels
-    point = np.asarray(layer.world_to_data(np.asarray(viewer.dims.point)[-layer.ndim :]))
+    point = voxel_at(layer, viewer, viewer.dims.point)
     index: list[Any] = []
     for letter, n, at in zip(letters, image.shape, point, strict=True):
         index.append(slice(None) if letter in "ZYX" else int(np.clip(np.round(at), 0, n - 1)))
@@ -175,7 +176,8 @@ def _show_through_planes(viewer: Any, nodes: Points, edges: Vectors, reach: floa
     dims = viewer.dims
     if nodes.ndim == 3 and not any(dims.margin_left) and not any(dims.margin_right):
         # Only layers with a projection mode see the margins: images and labels stay as they are.
-        margins = (0.0,) * max(dims.ndim - 3, 0) + (reach,) * min(dims.ndim, 3)
+        own = viewer_place(nodes, viewer, [reach] * nodes.ndim)
+        margins = (0.0,) * max(dims.ndim - 3, 0) + tuple(float(length) for length in own[-dims.ndim :])
         dims.margin_left = dims.margin_right = margins
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from psygnal import Signal
 
+from napari_aprcnn._napari.edit_watch import EditWatch
 from napari_aprcnn._napari.graph_choice import GraphChoice
 from napari_aprcnn._napari.graph_job import BuildJob, BuiltGraph, copied, export_graph, node_colour
 from napari_aprcnn._napari.graph_layers import LabelsPlace, colour_nodes, publish_layers
@@ -87,6 +88,9 @@ class GraphModel:
         self._source: Any | None = None  # the labels layer of the graph that is shown
         self._job: BuildJob | None = None
         self._place: LabelsPlace | None = None
+        # Of the labels of the graph that is shown, and of that which is being built.
+        self._watch: EditWatch | None = None
+        self._watch_next: EditWatch | None = None
         self._files: list[Job] = []
         self._closed = False
         self._following = False
@@ -153,6 +157,7 @@ class GraphModel:
         if place is None:
             return False
         self._place, self._source_next = place, self.choice.labels
+        self._watch_next = EditWatch([self._source_next], self._labels_edited)
         self._job = BuildJob(copied(place, self.choice.image_data), place, self.settings)
         self.state, self.progress = "running", (0.0, "reading the labels")
         self.changed.emit("state")
@@ -193,11 +198,17 @@ class GraphModel:
         except Exception as error:  # noqa: BLE001 - shown to the user with its traceback; the dock stays usable
             self._tell(error)
         finally:
+            self._forget_next()
             self.changed.emit("state")
+
+    def _forget_next(self) -> None:
+        if self._watch_next is not None:
+            self._watch_next.close()
+        self._watch_next = self._source_next = None
 
     def _show(self, built: BuiltGraph) -> None:
         self._forget_layers()
-        self.built, self.stale = built, False
+        self.built, self.stale = built, self._watch_next is not None and self._watch_next.edited
         if self._place is not None:
             publish_layers(self._viewer, built.nodes, built.edges, source=self._place.name)
             self.nodes, self.edges = built.nodes, built.edges
@@ -206,8 +217,7 @@ class GraphModel:
         if source is not None and source in self._viewer.layers:
             self._source = source
             source.events.selected_label.connect(self._label_selected)
-            for event in (source.events.data, source.events.paint):
-                event.connect(self._labels_edited)
+            self._watch, self._watch_next = self._watch_next, None
         self.changed.emit("result")
         self.changed.emit("selection")
 
@@ -216,12 +226,12 @@ class GraphModel:
             self.nodes.selected_data.events.items_changed.disconnect(self._nodes_selected)
         if self._source is not None:
             self._source.events.selected_label.disconnect(self._label_selected)
-            for event in (self._source.events.data, self._source.events.paint):
-                event.disconnect(self._labels_edited)
-        self.nodes = self.edges = self._source = None
+        if self._watch is not None:
+            self._watch.close()
+        self.nodes = self.edges = self._source = self._watch = None
 
-    def _labels_edited(self, _event: Any = None) -> None:
-        if not self.stale:
+    def _labels_edited(self) -> None:
+        if not self.stale and self._watch is not None and self._watch.edited:
             self.stale = True
             self.changed.emit("state")
 
@@ -319,6 +329,7 @@ class GraphModel:
         self._job = None
         self.choice.close()
         self._forget_layers()
+        self._forget_next()
         save_graph_settings(self.settings)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from napari.layers import Image
 from psygnal import Signal
 
-from napari_aprcnn._napari.geometry import LayerImage, Spacing, image_of, plausible_orders
-from napari_aprcnn._napari.result_layers import KEY
+from napari_aprcnn._napari.geometry import LayerImage, Spacing, edges, image_of, plausible_orders
+from napari_aprcnn._napari.result_layers import KEY, follow_image
 from napari_aprcnn.config import AxisMapping
 from napari_aprcnn.errors import AprcnnError, AxesError
 from napari_aprcnn.segment.axes import check_axes, describe_axes
@@ -183,16 +183,25 @@ class ImageModel:
         self.changed.emit("image")
 
     def write_spacing_to_layer(self) -> None:
-        """Give the chosen layer the voxel size set here, so that the viewer shows it in its true shape."""
+        """Give the chosen layer the voxel size set here, so that the viewer shows it in its true shape.
+
+        Results that lie on it are taken along.
+        """
         spacing = self.spacing.um
         if self._layer is None or self._image is None or self._mapping is None or spacing is None:
             return
-        letters, sizes = self._image.layer_axes(self._mapping), dict(zip("ZYX", spacing, strict=True))
-        scale = [sizes.get(letter, float(old)) for letter, old in zip(letters, self._layer.scale, strict=True)]
+        before = image_of(self._layer)
+        letters, sizes = before.layer_axes(self._mapping), dict(zip("ZYX", spacing, strict=True))
+        scale = np.array(self._layer.scale, float)
+        for axis, (letter, edge) in enumerate(zip(letters, edges(before.transform, before.affine), strict=True)):
+            if letter in sizes:
+                # In proportion to what it is now: a part of it may lie in the layer's affine.
+                scale[axis] = scale[axis] * sizes[letter] / edge if np.isfinite(edge) and edge > 0 else sizes[letter]
         units = ["um" if letter in sizes else str(old) for letter, old in zip(letters, self._layer.units, strict=True)]
         self._chosen_spacing.pop(self._layer, None)
         self._layer.units = units
         self._layer.scale = scale
+        follow_image(self._viewer, before)
 
     def close(self) -> None:
         """Let go of the viewer and the layer."""

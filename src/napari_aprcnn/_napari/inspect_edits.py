@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from napari_aprcnn._napari.edit_watch import tell_edited
+from napari_aprcnn._napari.inspect_history import Histories
 from napari_aprcnn._napari.inspect_layers import InspectLayers
+from napari_aprcnn._napari.result_layers import KEY
 from napari_aprcnn.errors import AprcnnError
 from napari_aprcnn.io.object_table import ObjectTable
 from napari_aprcnn.segment import edits
 from napari_aprcnn.segment.edits import Edit, EditError, EditHistory
 
-__all__ = ["InspectEdits", "Key", "count_voxels"]
+__all__ = ["InspectEdits", "Key", "count_objects", "count_voxels"]
 
 Key = tuple[int | None, int]  # time point and label
 _OF_OBJECTS: dict[str, Callable[..., Edit]] = {
@@ -30,6 +33,13 @@ def count_voxels(box: Sequence[slice]) -> int:
     return int(np.prod([s.stop - s.start for s in box]))
 
 
+def count_objects(table: ObjectTable, labels: Sequence[int], t: int | None) -> int:
+    """Return how many voxels the box around objects has; 0 where there are none of them."""
+    rows = table.find(labels, t)
+    rows = rows[rows >= 0]
+    return count_voxels(table.box(rows)) if len(rows) else 0
+
+
 class InspectEdits:
     """Makes edits, and takes them back.
 
@@ -40,8 +50,6 @@ class InspectEdits:
 
     Attributes
     ----------
-    history
-        What was done to the chosen labels.
     points
         Voxels (without T) that were clicked for the split that goes on.
     splitting
@@ -54,16 +62,25 @@ class InspectEdits:
 
     def __init__(self, layers: InspectLayers) -> None:
         self._layers = layers
-        self.history = EditHistory()
+        self._histories = Histories()
         self.points: list[tuple[float, ...]] = []
         self.splitting = ""
         self.target: Key | None = None
 
-    def forget(self) -> None:
-        """Start a new history: other labels were chosen, or all of them replaced."""
-        self.history.clear()
+    @property
+    def history(self) -> EditHistory:
+        """What was done to the chosen labels; each layer has its own."""
+        return self._histories.of(self._layers.labels)
+
+    def turn(self) -> None:
+        """Go on with the history of other labels: they were chosen."""
         self.stop_splitting()
         self.changed.emit("edits")
+
+    def forget(self) -> None:
+        """Start a new history of the chosen labels: all of them were replaced."""
+        self._histories.forget(self._layers.labels)
+        self.turn()
 
     # --- making edits ------------------------------------------------------------------------------------------------
 
@@ -127,20 +144,23 @@ class InspectEdits:
             raise EditError("labels of a series are not renumbered: their ids may be tracks")
         return lambda: edits.relabel_objects(data)
 
-    def done(self, edit: Edit) -> None:
-        """Keep an edit that was made."""
-        self.history.push(edit)
+    def done(self, edit: Edit, layer: Any) -> None:
+        """Keep an edit that was made to a layer, which need not be the chosen one any more."""
+        _mark(layer)
+        self._histories.push(layer, edit)
         self.changed.emit("edits")
 
     def undo(self) -> Edit | None:
         """Take the newest edit back."""
-        edit = self.history.undo(self.need_array())
-        self.changed.emit("edits")
-        return edit
+        return self._replayed(self.history.undo(self.need_array()))
 
     def redo(self) -> Edit | None:
         """Make the edit again that was taken back last."""
-        edit = self.history.redo(self.need_array())
+        return self._replayed(self.history.redo(self.need_array()))
+
+    def _replayed(self, edit: Edit | None) -> Edit | None:
+        if edit is not None:
+            _mark(self._layers.labels)
         self.changed.emit("edits")
         return edit
 
@@ -224,3 +244,11 @@ class InspectEdits:
         if len(ids) != 1:
             raise EditError(f"{len(ids)} objects are selected, expected one to split; select only that one")
         return ids[0]
+
+
+def _mark(layer: Any) -> None:
+    """Note that a layer was edited: a second segmentation leaves it alone, and what was made of it is outdated."""
+    record = layer.metadata.get(KEY)
+    if isinstance(record, dict):
+        record["edited"] = True
+    tell_edited(layer)

@@ -12,6 +12,7 @@ from psygnal import Signal
 
 from napari_aprcnn._napari.foreign import steady
 from napari_aprcnn._napari.geometry import image_of
+from napari_aprcnn._napari.units import place_at, voxel_at
 from napari_aprcnn.config import AxisMapping
 from napari_aprcnn.errors import AprcnnError
 
@@ -192,11 +193,11 @@ class InspectLayers:
         layer = self.labels
         if layer is None:
             return np.zeros(0)
-        return np.asarray(layer.world_to_data(np.asarray(world, float)[-layer.ndim :]), float)
+        return voxel_at(layer, self._viewer, world)
 
     def world_at(self, voxel: Sequence[float]) -> NDArray[np.float64]:
         """Place in the viewer (axes of the labels) of a voxel."""
-        return np.asarray(self.labels.data_to_world(tuple(voxel)), float) if self.labels is not None else np.zeros(0)
+        return place_at(self.labels, self._viewer, voxel) if self.labels is not None else np.zeros(0)
 
     @property
     def shown_voxel(self) -> NDArray[np.float64]:

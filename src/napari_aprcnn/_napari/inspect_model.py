@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_aprcnn._napari.inspect_edits import InspectEdits, Key, count_voxels
+from napari_aprcnn._napari.inspect_edits import InspectEdits, Key, count_objects, count_voxels
 from napari_aprcnn._napari.inspect_export import prepare_training_pair
 from napari_aprcnn._napari.inspect_layers import InspectLayers
 from napari_aprcnn._napari.inspect_paint import Painter
@@ -23,7 +23,6 @@ from napari_aprcnn._napari.inspect_pointer import Marks, Pointer
 from napari_aprcnn._napari.inspect_sheet import Sheet
 from napari_aprcnn._napari.jobs import Job, Outcome
 from napari_aprcnn._napari.latest import Latest
-from napari_aprcnn._napari.result_layers import KEY
 from napari_aprcnn.errors import AprcnnError, ConfigError
 from napari_aprcnn.io.object_table import ObjectTable
 from napari_aprcnn.segment.edits import Edit
@@ -128,7 +127,8 @@ class InspectModel:
         which.ask(work)
         if which is self._measuring:
             self._after_paint.forget()
-            self._set_state("measuring")
+            if self._job is None:  # an edit of the labels before goes on
+                self._set_state("measuring")
         self.changed.emit("pending")
 
     def _measured(self, outcome: Outcome) -> None:
@@ -182,11 +182,8 @@ class InspectModel:
             work = self.edits.prepare(kind, table, chosen, **options)
         except AprcnnError as error:
             return self._told(error)
-        rows = table.find([label for _, label in chosen], chosen[0][0])
-        rows = rows[rows >= 0]
-        if len(rows) and count_voxels(table.box(rows)) > _AT_ONCE:
-            return self._start("editing", work, partial(self._made, layer=self.layers.labels))
-        return self._make(work)
+        n_voxels = count_objects(table, [label for _, label in chosen], chosen[0][0])
+        return self._start_edit(work) if n_voxels > _AT_ONCE else self._make(work)
 
     def renumber(self) -> bool:
         """Number all objects 1, 2, ..."""
@@ -194,8 +191,11 @@ class InspectModel:
             work = self.edits.prepare_renumber() if self._editable_table() is not None else None
         except AprcnnError as error:
             return self._told(error)
-        done = partial(self._made, layer=self.layers.labels)
-        return work is not None and self._start("editing", work, done)
+        return work is not None and self._start_edit(work)
+
+    def _start_edit(self, work: Callable[[], Edit]) -> bool:
+        layer = self.layers.labels
+        return self._start("editing", work, partial(self._made, layer=layer, data=layer.data if layer else None))
 
     def remove(self, condition: str) -> bool:
         """Delete every object for which a condition holds, for example ``touches_border``."""
@@ -251,28 +251,29 @@ class InspectModel:
             edit = work()
         except AprcnnError as error:
             return self._told(error)
-        self._made(edit)
+        self._made(edit, self.layers.labels, self.layers.data)
         return True
 
-    def _made(self, edit: Edit, layer: Any = None) -> None:
-        if layer is not None and layer is not self.layers.labels:  # another one was chosen meanwhile
-            layer.refresh()
+    def _made(self, edit: Edit, layer: Any, data: Any) -> None:
+        if layer.data is not data:  # other labels were put into the layer while the former ones were edited
+            self._told(ConfigError(f"{edit.words}: {layer.name} has other labels now; make the edit again"))
             return
-        self.edits.done(edit)
-        self._show_edit(edit, edit.objects)
+        self.edits.done(edit, layer)
+        if layer is self.layers.labels:
+            self._show_edit(edit, edit.objects)
+        else:  # another one was chosen meanwhile
+            layer.refresh()
 
     def _show_edit(self, edit: Edit, ids: Sequence[int]) -> bool:
         layer, table = self.layers.labels, self.sheet.table
-        record = layer.metadata.get(KEY) if layer is not None else None
-        if isinstance(record, dict):
-            record["edited"] = True  # a second segmentation leaves it alone
-        if layer is None or table is None:
+        if layer is None:
             return False
         layer.refresh(extent=False)
+        if table is None or self._measuring.pending:  # measured while it was edited
+            self.measure()
+            return True
         self.sheet.selected = tuple((edit.t, label) for label in ids)
-        rows = table.find(edit.touched, edit.t)
-        rows = rows[rows >= 0]
-        if max(count_voxels(edit.box), count_voxels(table.box(rows)) if len(rows) else 0) > _AT_ONCE:
+        if max(count_voxels(edit.box), count_objects(table, edit.touched, edit.t)) > _AT_ONCE:
             self.measure()
         else:
             if self._after_paint.pending:  # what it measures now is older than the edit
@@ -350,7 +351,7 @@ class InspectModel:
         job = self._job
         if job is not None and (outcome := job[0].outcome) is not None:
             self._job = None
-            self._set_state("ready")
+            self._set_state("measuring" if self._measuring.pending else "ready")
             if outcome.error is not None:
                 self._told(outcome.error)
             else:
@@ -379,7 +380,7 @@ class InspectModel:
         if what == "choice":
             self.pointer.watch(self.layers.labels)
             if self.pointer.is_new:
-                self.edits.forget()
+                self.edits.turn()
                 self.painter.reset()
                 self.sheet.take(None)
             if self.layers.in_memory:  # others are measured when they are asked to be

@@ -11,6 +11,7 @@ from napari.layers import Points
 from numpy.typing import NDArray
 
 from napari_aprcnn._napari.inspect_layers import InspectLayers
+from napari_aprcnn._napari.units import own_place, viewer_place
 from napari_aprcnn.io.object_table import ObjectTable
 
 __all__ = ["Marks", "Pointer"]
@@ -140,10 +141,20 @@ class Pointer:
         if self._viewer.dims.ndisplay == 2:
             label = self._layers.label_at(voxel)
         else:
-            value = layer.get_value(world, view_direction=view_direction, dims_displayed=dims_displayed, world=True)
+            place, ray = (self._own(there) for there in (world, view_direction))
+            value = layer.get_value(place, view_direction=ray, dims_displayed=dims_displayed, world=True)
             value = value[1] if isinstance(value, tuple) else value  # of a multiscale layer: level and value
             label = int(value or 0)
         self._clicked(voxel, label, add=add)
+
+    def _own(self, place: Any) -> Any:
+        """Bring a place or a direction to the unit of the labels, which is what napari takes; other axes stay."""
+        layer = self._layer
+        if place is None or layer is None:
+            return place
+        place = np.array(place, float)
+        place[-layer.ndim :] = own_place(layer, self._viewer, place)
+        return place
 
     def go_to(self, table: ObjectTable, row: int, t: int | None) -> None:
         """Move sliders and camera to the object of a row; zoom in on one that would be tiny."""
@@ -159,8 +170,9 @@ class Pointer:
         middle[-len(displayed) :] = place[displayed]
         camera.center = tuple(middle)
         edges = np.array([s.stop - s.start for s in table.box([row])], float)
-        scale = np.abs(np.asarray(self._layer.scale if self._layer is not None else 1.0, float))[-len(edges) :]
-        size = float((edges * scale).max())
+        layer = self._layer
+        scale = np.ones(1) if layer is None else np.abs(viewer_place(layer, self._viewer, layer.scale))
+        size = float((edges * scale[-len(edges) :]).max())
         if size > 0 and camera.zoom * size < _LEAST_PX:
             camera.zoom = _LEAST_PX / size
 

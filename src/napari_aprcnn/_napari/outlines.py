@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_aprcnn._napari.latest import Latest
-from napari_aprcnn._napari.result_layers import KEY, publish
+from napari_aprcnn._napari.result_layers import is_ours, publish
 
 if TYPE_CHECKING:
-    from napari_aprcnn._napari.geometry import Placement
+    from napari_aprcnn._napari.geometry import LayerImage, Placement
     from napari_aprcnn._napari.jobs import Outcome
     from napari_aprcnn.config import SegmentConfig
     from napari_aprcnn.segment.result import SegmentationResult
@@ -75,18 +75,24 @@ class LiveOutlines:
         self._latest.forget()
         self._kept = None
 
-    def fits(self, source: str) -> bool:
-        """Whether labels of an image can be moved: they are shown, and the user has not edited them."""
+    def fits(self, image: LayerImage) -> bool:
+        """Whether labels of an image can be moved: they are shown, and the user has not edited or renamed them."""
         kept = self._kept
-        if kept is None or kept.source != source or kept.layer not in self._viewer.layers:
-            return False
-        return not kept.layer.metadata.get(KEY, {}).get("edited", True)
+        return kept is not None and kept.placement.layer is image.layer and self._shown(kept)
+
+    def _shown(self, kept: _Kept) -> bool:
+        return kept.layer in self._viewer.layers and is_ours(kept.layer)
 
     def ask(self, config: SegmentConfig) -> None:
-        """Make the labels of the kept run anew with other outlines."""
+        """Make the labels of the kept run anew, unless they are those of the configuration already."""
         if self._kept is None:
             return
+        from napari_aprcnn.segment.volume_masks import with_decoding  # with torch, which a run has loaded
+
         result, relabel = self._kept.result, self._relabel
+        if with_decoding(result.config, config) == result.config:
+            self._latest.forget()
+            return
         self._latest.ask(lambda stop: relabel(result, config, threads=config.threads, should_cancel=stop))
 
     @property
@@ -102,7 +108,7 @@ class LiveOutlines:
         kept = self._kept
         if outcome.error is not None:
             self.failed.emit(outcome.error)
-        elif kept is not None and self.fits(kept.source):
+        elif kept is not None and self._shown(kept):
             result = outcome.value
             kept.result = result
             kept.layer = publish(

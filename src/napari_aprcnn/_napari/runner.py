@@ -147,7 +147,7 @@ class Runner:
         shape = tuple(n for n, letter in zip(image.shape, mapping.order, strict=True) if letter != "C")
 
         def finish(output: SegmentOutput) -> None:
-            remove_preview(self._viewer, image.name)
+            remove_preview(self._viewer, image.layer)
             run = note_run(output.result.readout, image.name)
             for kind, values in (("probability", output.probability), ("flows", output.flows_rgb)):
                 if values is not None:
@@ -188,9 +188,9 @@ class Runner:
             return
         size = dict(zip(mapping.order, image.shape, strict=True))
         z, y, x = (size[letter] / n for letter, n in zip("ZYX", tree.shape, strict=True))
-        placement = image.place(mapping, voxel=(z, y, x))
+        placement = image.place(mapping, voxel=(z, y, x)).now()
         record = {"config": output.result.config.to_json(), "readout": output.result.readout.to_json()}
-        kept: dict[str, Any] = {"source": image.name, "rerun": show.rerun, "record": record}
+        kept: dict[str, Any] = {"source": image.name, "placement": placement, "rerun": show.rerun, "record": record}
         for kind, images in output.pyramids.items():
             publish_layer(self._viewer, pyramid_layer(images, kind, placement), kind=kind, **kept)
         if show.particles:
@@ -247,9 +247,13 @@ class Runner:
         self.changed.emit("state")
 
     def close(self) -> None:
-        """Ask the run to stop and forget it; its result will not be shown."""
+        """Ask the run to stop and forget it; its provisional labels go, and its result will not be shown."""
         if self._job is not None:
             self._job.cancel()
+        try:
+            self._drop_live()
+        except Exception:  # whatever a window raises that Qt has half deleted
+            logger.debug("the viewer was gone before its provisional labels", exc_info=True)
         self._job, self._live, self._finish = None, None, _ignore
         self.outlines.forget()
         if self._slices is not None:

@@ -115,6 +115,8 @@ class SegmentModel:
         self.changed.emit(what)
         if what == "result":
             self.update_estimate()  # from now on with the speed and the diameter of a real run
+        if what == "state":
+            self._move_outlines()  # the inputs may have been changed while a run went on
 
     def _runner_notified(self, severity: str, sentence: str, error: Exception | None) -> None:
         self.notified.emit(severity, sentence, error)
@@ -189,7 +191,7 @@ class SegmentModel:
     def outlines_follow(self) -> bool:
         """Whether outlines that are moved now are shown on the labels of the last run."""
         image = self.images.snapshot
-        return self.for_volumes and image is not None and self.runner.outlines.fits(image.name)
+        return self.for_volumes and image is not None and self.runner.outlines.fits(image)
 
     def _move_outlines(self) -> None:
         if self.state == "ready" and self.outlines_follow:
@@ -208,6 +210,7 @@ class SegmentModel:
         self.changed.emit("parameters")
         self.look_at_machine()
         self.update_estimate()
+        self._move_outlines()
 
     def run_config(self) -> SegmentConfig:
         """Return the complete configuration of a run on the chosen layer."""
@@ -245,6 +248,7 @@ class SegmentModel:
         self.changed.emit("parameters")
         self.look_at_machine()
         self.update_estimate()
+        self._move_outlines()
         return True
 
     def remember(self) -> None:

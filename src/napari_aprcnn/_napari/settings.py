@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any, Literal
 
 import platformdirs
 
-from napari_aprcnn._napari.settings_file import write_settings
+from napari_aprcnn._napari.settings_file import read_values, write_settings
 from napari_aprcnn.config import SegmentConfig
-from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.frozen import Frozen
 
 __all__ = ["Preferences", "Settings", "load_settings", "preferences", "save_settings", "settings_path"]
@@ -81,16 +79,8 @@ def settings_path() -> Path:
 
 
 def load_settings(path: Path | None = None) -> Settings:
-    """Read the settings. A missing or damaged file gives the defaults: it never stops the dock from opening."""
-    path = path or settings_path()
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        settings = Settings(**values)
-    except FileNotFoundError:
-        return Settings()
-    except (OSError, ValueError, TypeError, ConfigError) as error:
-        logger.warning("the settings in %s cannot be used, the defaults are: %s", path, error)
-        return Settings()
+    """Read the settings; a missing or damaged file gives the defaults, one of another version what is known of it."""
+    settings, values = read_values(Settings, path or settings_path())
     # Files of versions whose default did not follow the image: another model than the default was chosen.
     if "model_chosen" not in values and settings.config.model != SegmentConfig().model:
         return settings.replace(model_chosen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Points
 from napari.utils.colormaps import ensure_colormap
 
+from napari_aprcnn._napari.units import voxel_at
 from napari_aprcnn.apr.pyramid import plane_cells
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class SliceParticles:
         shown = {axis - offset for axis in dims.displayed}
         sliced = [i for i, letter in enumerate(self._axes) if letter in "ZYX" and i not in shown]
         own = sliced[0] if sliced else self._axes.index("Z")
-        point = np.asarray(layer.world_to_data(np.asarray(dims.point)))[-layer.ndim :]
+        point = voxel_at(layer, self._viewer, dims.point)
         axis = "ZYX".index(self._axes[own])
         return axis, int(np.clip(np.round(point[own]), 0, self._tree.shape[axis] - 1))
 

@@ -14,6 +14,7 @@ from psygnal import Signal
 
 from napari_aprcnn._napari.fields import get_value, with_value
 from napari_aprcnn._napari.model_choice import choose_model
+from napari_aprcnn._napari.run_lock import need_free
 from napari_aprcnn._napari.train_data_model import TrainData
 from napari_aprcnn._napari.train_runner import Child, TrainRunner, TrainState
 from napari_aprcnn._napari.train_settings import (
@@ -298,6 +299,7 @@ class TrainModel:
             return False
         try:
             request = self.request()
+            need_free(request.run_dir, request.name)
             trained, held_back = (self.data.snapshots(held_back=held) for held in (False, True))
             if not self.data.rows and self._stored_data():
                 stored = read_request(request.run_dir)
@@ -318,6 +320,7 @@ class TrainModel:
         if self.state != "ready":
             return False
         try:
+            need_free(self.request().run_dir, self.settings.name)
             old = set_aside(self.request())
         except AprcnnError as error:
             self._refused(str(error))

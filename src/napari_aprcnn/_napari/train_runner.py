@@ -13,6 +13,7 @@ from psygnal import Signal
 
 from napari_aprcnn import errors
 from napari_aprcnn._napari.jobs import Job, Outcome
+from napari_aprcnn._napari.run_lock import RunLock
 from napari_aprcnn._napari.train_sources import Snapshot, write_pairs
 from napari_aprcnn.train.reports import EpochReport, StepReport
 from napari_aprcnn.train.volume_request import TrainRequest
@@ -88,6 +89,7 @@ class TrainRunner:
         self.weights: Path | None = None
         self._job: Job | None = None
         self._child: Child | None = None
+        self._lock: RunLock | None = None
         self._last: dict[str, Any] | None = None
         self._stop_by = 0.0
 
@@ -108,7 +110,8 @@ class TrainRunner:
         """
         self.request, self.step, self.weights, self._last = request, None, None, None
         self.epochs, self.points = [], deque(maxlen=_STEPS_KEPT)
-        self._job = Job(lambda: _prepare(request, trained, held_back))
+        lock = self._lock = RunLock(request.run_dir, request.name)
+        self._job = Job(lambda: _prepare(request, trained, held_back, lock))
         self._change("writing")
         self._launch(self._job.run)
         self.changed.emit("pending")
@@ -129,7 +132,14 @@ class TrainRunner:
             self._job.cancel()
         if self._child is not None:
             self._child.stop()
+        if self._child is None or _pid(self._child) is None:
+            self._unlock()
         self._job, self._child, self.state = None, None, "ready"
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = None
 
     def poll(self) -> None:
         """Take what the thread and the process have ready; about ten times a second."""
@@ -145,6 +155,7 @@ class TrainRunner:
             self._hear(message)
         if code is not None:
             self._child = None
+            self._unlock()
             self._end(code)
         elif self.state == "stopping" and time.monotonic() > self._stop_by:
             child.kill()
@@ -152,6 +163,8 @@ class TrainRunner:
     # --- the steps of a training -------------------------------------------------------------------------------------
 
     def _prepared(self, outcome: Outcome) -> None:
+        if outcome.error is not None or outcome.cancelled or self.state == "stopping":
+            self._unlock()
         if outcome.error is not None:
             self._change("ready")
             self._tell_error(outcome.error)
@@ -163,9 +176,12 @@ class TrainRunner:
             try:
                 self._child = self._start_child(outcome.value.run_dir)
             except errors.AprcnnError as error:
+                self._unlock()
                 self._change("ready")
                 self._tell_error(error)
             else:
+                if self._lock is not None:
+                    self._lock.pass_to(_pid(self._child))
                 self._change("running")
 
     def _hear(self, message: dict[str, Any]) -> None:
@@ -230,16 +246,20 @@ class TrainRunner:
         self.changed.emit("state")
 
 
-def _prepare(request: TrainRequest, trained: Sequence[Snapshot], held_back: Sequence[Snapshot]) -> TrainRequest:
-    from napari_aprcnn.io.atomic import make_folder
+def _pid(child: Child) -> int | None:
+    return getattr(child, "pid", None)
 
+
+def _prepare(
+    request: TrainRequest, trained: Sequence[Snapshot], held_back: Sequence[Snapshot], lock: RunLock
+) -> TrainRequest:
+    lock.take()  # also makes the folder of the run
     changes: dict[str, Any] = {}
     for pairs, ending, field in ((trained, "data", "labelled"), (held_back, "check", "validation")):
         if pairs:
             written = write_pairs(pairs, request.output / f"{request.name}_{ending}")
             changes[field] = (*getattr(request, field), written)
     request = request.replace(**changes)
-    make_folder(request.run_dir)
     request.write()
     return request
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.transforms import Affine, CompositeAffine
 
+from napari_aprcnn._napari.geometry import edges, micrometres
 from napari_aprcnn._napari.result_layers import KEY
 from napari_aprcnn.errors import AxesError
 from napari_aprcnn.io.atomic import write_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["write_labels_layer"]
 
@@ -25,7 +30,7 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     data
         Labels of the layer; of a multiscale layer the list of its levels.
     attributes
-        The layer's attributes: scale, units, axis labels.
+        The layer's attributes: transforms, units, axis labels.
 
     Returns
     -------
@@ -44,16 +49,16 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
 
     labels = data[0] if attributes.get("multiscale") or isinstance(data, list | tuple) else data
     names = [str(name).lower() for name in attributes.get("axis_labels") or ()]
-    scale = np.ones(labels.ndim) if attributes.get("scale") is None else np.asarray(attributes["scale"], dtype=float)
+    sizes = _edges(labels.ndim, attributes)
     units = list(attributes.get("units") or ["pixel"] * labels.ndim)
     channel = next((axis for axis, name in enumerate(names) if name in ("c", "channel", "channels")), None)
     if channel is not None and labels.shape[channel] == 1:
         # The one stretched over all channels, so that the labels follow the viewer's other sliders.
         labels = labels[(slice(None),) * channel + (0,)]
-        scale = np.delete(scale, channel)
+        sizes = np.delete(sizes, channel)
         del units[channel], names[channel]
     axes = _axes(labels.ndim, names)
-    written = write_labels(labels, Path(path), axes=axes, spacing_um=_spacing(axes, scale, units), overwrite=True)
+    written = write_labels(labels, Path(path), axes=axes, spacing_um=_spacing(axes, sizes, units), overwrite=True)
     return [str(written), *_write_run(written, attributes.get("metadata") or {})]
 
 
@@ -80,13 +85,19 @@ def _axes(rank: int, names: list[str]) -> str:
     return "TZYX"[4 - rank :]
 
 
-def _spacing(axes: str, scale: Any, units: list[Any]) -> tuple[float, float, float] | None:
-    from napari_aprcnn._napari.geometry import micrometres
+def _edges(rank: int, attributes: dict[str, Any]) -> NDArray[np.float64]:
+    """Return the edges of a voxel in the layer's units, from all of its transforms."""
+    given = {name: attributes[name] for name in ("scale", "rotate", "shear") if attributes.get(name) is not None}
+    affine = attributes.get("affine")
+    matrix = np.eye(rank + 1) if affine is None else np.asarray(getattr(affine, "affine_matrix", affine), float)
+    return edges(CompositeAffine(**given, ndim=rank), Affine(affine_matrix=matrix))
 
-    sizes = {letter: float(abs(edge)) for letter, edge in zip(axes, scale, strict=True)}
+
+def _spacing(axes: str, voxel: NDArray[np.float64], units: list[Any]) -> tuple[float, float, float] | None:
+    sizes = {letter: float(edge) for letter, edge in zip(axes, voxel, strict=True)}
     factors = {letter: micrometres(unit) for letter, unit in zip(axes, units, strict=True)}
     known = all(factors[letter] is not None for letter in axes if letter != "T")
-    if not known and all(sizes[letter] == 1.0 for letter in axes if letter != "T"):
+    if not known and all(np.isclose(sizes[letter], 1.0) for letter in axes if letter != "T"):
         return None
     y, x = (sizes[letter] * (factors[letter] or 1.0) for letter in "YX")
     z = sizes["Z"] * (factors["Z"] or 1.0) if "Z" in sizes else y
