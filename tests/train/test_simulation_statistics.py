@@ -115,6 +115,53 @@ def test_the_command_writes_pairs_that_training_reads(run, tmp_path):
     assert len(json.loads((out / "index.json").read_text())) == 2
 
 
+def test_a_cancelled_simulation_goes_on(run, tmp_path, monkeypatch):
+    """The index knows what is there; of other settings nothing is passed over."""
+    out, made = tmp_path / "sim", []
+    words = ["-n", 3, "--shape", 16, 32, 32, "--diameter", 8, 10, "--scene", "compact"]
+    monkeypatch.setattr("napari_aprcnn.cli.simulate.Interrupt.wanted", lambda _self: len(made) == 2)
+
+    def watched(config, *, seed):
+        made.append(seed)
+        return simulate_volume(config, seed=seed)
+
+    monkeypatch.setattr("napari_aprcnn.train.simulation.simulate_volume", watched)
+    cancelled = run("simulate", out, *words)
+    assert cancelled.exit_code == 130
+    assert "the same command goes on" in cancelled.output
+    assert [entry["name"] for entry in json.loads((out / "index.json").read_text())] == [
+        "simulated_000000", "simulated_000001"
+    ]  # fmt: skip
+    assert run("simulate", out, *words, "--outline-level", 0.4).exit_code == 130  # cancelled at once
+    assert run("simulate", out, *words).exit_code == 130
+    assert made == [0, 1]
+    made.append(None)
+    assert run("simulate", out, *words, "--outline-level", 0.4).exit_code == 6  # of other settings
+    (out / "images" / "simulated_000001.tif").unlink()
+    (out / "labels" / "simulated_000001.tif").unlink()
+    made[:] = [None] * 3
+    result = run("simulate", out, *words)
+    assert result.exit_code == 0, result.output
+    assert made[3:] == [1, 2]
+    assert "2 volumes" in result.output
+    assert "1 were there already" in result.output
+    assert [entry["name"][-1] for entry in json.loads((out / "index.json").read_text())] == ["0", "1", "2"]
+    again = run("simulate", out, *words)
+    assert again.exit_code == 6
+    assert "holds all 3 volumes already" in again.output
+    made[:] = [None] * 3
+    assert run("simulate", out, *words, "--overwrite").exit_code == 0
+    assert made[3:] == [0, 1, 2]
+
+
+def test_light_that_is_lost_is_bounded(run, tmp_path):
+    path = tmp_path / "sim.json"
+    path.write_text('{"optics": {"attenuation": [0, 1000]}}')
+    result = run("simulate", "--statistics", "--config", path)
+    assert result.exit_code == 2
+    assert "within 0 .. 20" in result.output
+
+
 def test_the_command_compares_with_other_sets(run, tmp_path):
     words = ["--shape", 16, 32, 32, "--diameter", 8, 10]
     assert run("simulate", tmp_path / "real", "-n", 2, "-q", *words).exit_code == 0

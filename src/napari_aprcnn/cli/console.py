@@ -28,9 +28,9 @@ def exit_code(error: BaseException) -> int:
 
     Examples
     --------
-    >>> from napari_aprcnn.errors import ConfigError, OutputError
-    >>> exit_code(ConfigError("")), exit_code(OutputError("")), exit_code(KeyboardInterrupt())
-    (2, 6, 130)
+    >>> from napari_aprcnn.errors import ConfigError, StageError, TrainingError
+    >>> [exit_code(kind("")) for kind in (ConfigError, StageError, TrainingError, KeyboardInterrupt)]
+    [2, 3, 7, 130]
     """
     from napari_aprcnn import errors
 
@@ -46,12 +46,14 @@ def exit_code(error: BaseException) -> int:
                 errors.ParticleTreeError,
                 errors.ConversionError,
                 errors.TrainingDataError,
+                errors.StageError,
             ),
             3,
         ),
         ((errors.ModelNotFoundError, errors.WeightsError), 4),
         ((errors.NotEnoughMemoryError, MemoryError), 5),
         (errors.OutputError, 6),
+        (errors.TrainingError, 7),
     ]
     return next((code for kinds, code in codes if isinstance(error, kinds)), _BUG)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_aprcnn.cli.console import Interrupt, guarded, say
-from napari_aprcnn.errors import CancelledError, ConfigError, TrainingDataError
+from napari_aprcnn.errors import CancelledError, ConfigError, OutputError, TrainingDataError
 
 if TYPE_CHECKING:
     from napari_aprcnn.train.simulation import SimulatedVolume, SimulationConfig, VolumeStatistics
@@ -77,9 +78,14 @@ def simulate(
             "shape": shape, "scene": scene and scene.value, "diameter_px": diameter, "outline_level": outline_level,
         }  # fmt: skip
         chosen = _config(config, {name: value for name, value in changes.items() if value is not None})
+        seeds, folder = range(seed, seed + number), None
+        if output is not None:
+            folder = _Folder(output, chosen, overwrite=overwrite)
+            folder.check(seeds)
         with Interrupt() as interrupt:
-            made = _volumes(chosen, range(seed, seed + number), interrupt)
-            found = _write(made, output, measure=statistics, overwrite=overwrite, quiet=quiet, number=number)
+            wanted = [one for one in seeds if statistics or folder is None or one not in folder.there]
+            made = _volumes(chosen, wanted, interrupt)
+            found = _write(made, folder, measure=statistics, quiet=quiet, number=len(wanted))
             if statistics:
                 rows = _by_scene(chosen.scene, found)
                 rows += [(path.stem, _measured(path, interrupt)) for path in compare or []]
@@ -99,7 +105,7 @@ def _volumes(config: SimulationConfig, seeds: Sequence[int], interrupt: Interrup
 
     for seed in seeds:
         if interrupt.wanted():
-            raise CancelledError("cancelled; the volumes written so far are whole and stay")
+            raise CancelledError("cancelled; the volumes written so far are whole and stay: the same command goes on")
         yield simulate_volume(config, seed=seed)
 
 
@@ -118,35 +124,89 @@ def _bar(total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
+class _Folder:
+    """Folder of volumes with its index, to which those that are not there yet are added.
+
+    Raises `TrainingDataError` if the index cannot be read, and `OutputError` if the folders cannot be made.
+    """
+
+    def __init__(self, path: Path, config: SimulationConfig, *, overwrite: bool) -> None:
+        from napari_aprcnn.io.atomic import make_folder
+
+        self.path, self.overwrite = path, overwrite
+        self.images, self.labels = make_folder(path / "images"), make_folder(path / "labels")
+        self.mark = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+        self.index = _read_index(path / "index.json")
+        self.new: dict[str, dict[str, Any]] = {}
+        self.there: set[int] = set()
+
+    def check(self, seeds: Sequence[int]) -> None:
+        """Note which volumes are there, of the same configuration; refuse to do nothing at all."""
+        if self.overwrite:
+            return
+        self.there = {seed for seed in seeds if self._has(_NAME.format(seed=seed))}
+        if len(self.there) == len(seeds):
+            raise OutputError(
+                f"{self.path} holds all {len(seeds)} volumes already; choose another folder or seed, or a larger "
+                "--number, or make them again (--overwrite)"
+            )
+
+    def _has(self, name: str) -> bool:
+        if self.index.get(name, {}).get("configuration") != self.mark:
+            return False
+        return all((folder / f"{name}.tif").is_file() for folder in (self.images, self.labels))
+
+    def write(self, volume: SimulatedVolume) -> None:
+        """Write a volume, unless it is there."""
+        from napari_aprcnn.io.write import write_image, write_labels
+
+        seed = volume.parameters["seed"]
+        if seed in self.there:
+            return
+        name = _NAME.format(seed=seed)
+        more: dict[str, Any] = {"axes": "ZYX", "spacing_um": volume.spacing_um, "overwrite": self.overwrite}
+        # Labels first: an image without labels would be refused as training data, labels alone are passed over.
+        write_labels(volume.labels, self.labels / f"{name}.tif", **more)
+        write_image(volume.image, self.images / f"{name}.tif", **more)
+        self.new[name] = {
+            "name": name,
+            "kind": volume.parameters["style"]["scene"],
+            "n": int(volume.labels.max()),
+            "spacing_um": volume.spacing_um,
+            "configuration": self.mark,
+            "parameters": volume.parameters,
+        }
+
+    def write_index(self) -> None:
+        """Write the index with the new volumes; those of the same names are replaced."""
+        from napari_aprcnn.io.atomic import write_text
+
+        entries = [entry for _, entry in sorted((self.index | self.new).items())]
+        write_text(json.dumps(entries, indent=1), self.path / "index.json", overwrite=True)
+
+
 def _write(
-    volumes: Iterator[SimulatedVolume], output: Path | None, *, measure: bool, overwrite: bool, quiet: bool, number: int
+    volumes: Iterator[SimulatedVolume], folder: _Folder | None, *, measure: bool, quiet: bool, number: int
 ) -> list[tuple[str, VolumeStatistics]]:
     """Write the volumes to a folder, if there is one; return their scenes and statistics, if they are wanted."""
-    from napari_aprcnn.io.atomic import make_folder
-    from napari_aprcnn.io.write import write_image, write_labels, write_text
     from napari_aprcnn.train.simulation import statistics
 
     found: list[tuple[str, VolumeStatistics]] = []
-    index: list[dict[str, Any]] = []
-    if output is not None:
-        images, labels = make_folder(output / "images"), make_folder(output / "labels")
-    with _bar(number, shown=not quiet) as advance:
-        for volume in volumes:
-            name = _NAME.format(seed=volume.parameters["seed"])
-            if output is not None:
-                more: dict[str, Any] = {"axes": "ZYX", "spacing_um": volume.spacing_um, "overwrite": overwrite}
-                # Labels first: an image without labels would be refused as training data, labels alone are passed over.
-                write_labels(volume.labels, labels / f"{name}.tif", **more)
-                write_image(volume.image, images / f"{name}.tif", **more)
-            entry = {"name": name, "kind": volume.parameters["style"]["scene"], "n": int(volume.labels.max())}
-            index.append({**entry, "spacing_um": volume.spacing_um, "parameters": volume.parameters})
-            if measure:
-                found.append((entry["kind"], statistics(volume.image, volume.labels)))
-            advance()
-    if output is not None:
-        write_text(json.dumps(_merged(output / "index.json", index), indent=1), output / "index.json", overwrite=True)
-        if not quiet:
-            say(f"{output}: {len(index)} volumes with {sum(item['n'] for item in index):,} nuclei")
+    try:
+        with _bar(number, shown=not quiet) as advance:
+            for volume in volumes:
+                if folder is not None:
+                    folder.write(volume)
+                if measure:
+                    found.append((volume.parameters["style"]["scene"], statistics(volume.image, volume.labels)))
+                advance()
+    finally:
+        if folder is not None and folder.new:  # also when it is cancelled: what is there is known, and not made again
+            folder.write_index()
+    if folder is not None and not quiet:
+        before = f", {len(folder.there)} were there already" if folder.there else ""
+        count = sum(entry["n"] for entry in folder.new.values())
+        say(f"{folder.path}: {len(folder.new)} volumes with {count:,} nuclei{before}")
     return found
 
 
@@ -159,13 +219,12 @@ def _by_scene(scene: str, found: list[tuple[str, VolumeStatistics]]) -> list[tup
     return rows
 
 
-def _merged(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The index of a folder with new entries; those of the same names are replaced."""
+def _read_index(path: Path) -> dict[str, dict[str, Any]]:
+    """The index of a folder by names; empty where there is none."""
     try:
-        old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        names = {entry["name"] for entry in entries}
-        return sorted([*(o for o in old if o["name"] not in names), *entries], key=lambda entry: str(entry["name"]))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return {str(entry["name"]): dict(entry) for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingDataError(f"cannot read {path} ({error}); remove it, or write to another folder") from error
 
 

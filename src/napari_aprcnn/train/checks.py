@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from napari_aprcnn.errors import ConfigError, TrainingDataError
+from napari_aprcnn.errors import TrainingDataError
 from napari_aprcnn.models.configs import family_config
 from napari_aprcnn.models.devices import resolve_device
 from napari_aprcnn.train.data import read_pairs
+from napari_aprcnn.train.names import check_name
 
 __all__ = ["check_request", "check_tests"]
-
-_LONGEST = 200
 
 
 def check_request(
@@ -42,11 +41,7 @@ def check_request(
     TrainingDataError
         If a test set cannot be read.
     """
-    if not name.strip(". ") or len(name) > _LONGEST or any(letter in name for letter in "/\\\0"):
-        raise ConfigError(
-            f"got the name {name[:60]!r}; expected one that files can have, of 1 to {_LONGEST} characters without / "
-            "and \\: the folder goes to --output"
-        )
+    check_name(name)
     family_config(architecture)
     resolve_device(device, threads=threads)
     check_tests(test, progress=progress)

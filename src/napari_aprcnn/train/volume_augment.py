@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["augment", "turn"]
 
+_EXACT = 1 << 24  # integers beyond are not all numbers in float32, in which MONAI moves labels
+
 
 def turn(image: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator) -> Pair:
     """Flip along any axis and turn by 90 degrees in the plane: voxels may be longer along z.
@@ -113,6 +115,10 @@ def _deform(image: NDArray[Any], labels: NDArray[Any], rng: np.random.Generator,
 
 
 def _applied(image: NDArray[Any], labels: NDArray[Any], change: Callable[[NDArray[Any], str], Any]) -> Pair:
+    if labels.size and max(abs(int(labels.min())), int(labels.max())) > _EXACT:
+        ids, numbers = np.unique(labels, return_inverse=True)
+        bent, moved = _applied(image, numbers.reshape(labels.shape), change)
+        return bent, ids[moved]
     bent = np.asarray(change(image[None], "bilinear"))[0]
     moved = np.asarray(change(labels[None].astype(np.float32), "nearest"))[0]
     return bent.astype(np.float32), np.rint(moved).astype(labels.dtype)

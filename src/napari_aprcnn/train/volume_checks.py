@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_aprcnn.errors import ConfigError, OutputError, TrainingDataError
+from napari_aprcnn.train.names import check_name
 from napari_aprcnn.train.volume_request import find_checkpoint
 
 if TYPE_CHECKING:
@@ -17,24 +18,56 @@ if TYPE_CHECKING:
 __all__ = ["check_place", "check_training"]
 
 
-def check_place(weights: Path, run_dir: Path) -> None:
-    """Refuse to replace a model that the training in `run_dir` has not made.
+def check_place(output: Path | str, name: str) -> tuple[Path, Path]:
+    """Refuse a name or folder that nothing can be written to, and to replace a model that the run has not made.
+
+    Parameters
+    ----------
+    output, name
+        As `train_volumes` takes them.
+
+    Returns
+    -------
+    weights, run_dir : Path
+        ``NAME.safetensors``, and the folder ``NAME_run``.
 
     Raises
     ------
+    ConfigError
+        If the name is none for a file.
     OutputError
-        If ``NAME.safetensors`` or its card is there, and no checkpoint in the folder of the run.
+        If ``NAME.safetensors`` or its card is there, and no checkpoint in the folder of the run; or if a file is in the
+        place of a folder.
     TrainingDataError
         If the folder cannot be looked into.
     """
+    check_name(name)
+    output = Path(output)
+    weights, run_dir = output / f"{name}.safetensors", output / f"{name}_run"
+    _check_folder(run_dir)
     if find_checkpoint(run_dir) is not None:
-        return
+        return weights, run_dir
     for path in (weights, weights.with_suffix(".json")):
         if path.exists():
             raise OutputError(
                 f"{path} is there already, and {run_dir} holds no training that it came from; give another name, or "
                 "move the file away"
             )
+    return weights, run_dir
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be made, as a file is in its place or in that of one above it."""
+    for path in (folder, *folder.parents):
+        try:
+            if not path.exists():
+                continue
+            is_folder = path.is_dir()
+        except OSError as error:
+            raise OutputError(f"cannot look into {path}: {error.strerror or error}; choose another folder") from error
+        if not is_folder:
+            raise OutputError(f"{path} is a file, expected a folder to write to; give another one (--output)")
+        return
 
 
 def check_training(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
@@ -17,21 +16,22 @@ from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.models.cards import ModelCard
 from napari_aprcnn.models.forms import choose_form_for
 from napari_aprcnn.models.volume_config import VolumeNetConfig
-from napari_aprcnn.models.volumes import VolumeNet
-from napari_aprcnn.models.zoo import load_model, save_model
+from napari_aprcnn.models.zoo import save_model
 from napari_aprcnn.train.reports import EpochReport, StepReport
 from napari_aprcnn.train.signals import stop_on_signals
 from napari_aprcnn.train.simulation import SimulationConfig, read_simulation, simulate_volume
-from napari_aprcnn.train.volume_checks import check_place
+from napari_aprcnn.train.volume_checks import check_place, check_training
 from napari_aprcnn.train.volume_fit import fit_volumes
+from napari_aprcnn.train.volume_repeat import MIXED, length_words, repeat_words
+from napari_aprcnn.train.volume_request import find_checkpoint
 from napari_aprcnn.train.volume_settings import VolumeTrainConfig
 from napari_aprcnn.train.volume_sources import read_volumes
+from napari_aprcnn.train.volume_start import accelerator_of, load_start, rays_of_start
 from napari_aprcnn.train.volume_tune import can_tune, tuned_settings
 
 __all__ = ["fastest_form", "train_volumes", "train_volumes_command"]
 
 _MARGIN = 16
-MIXED = "mixed"
 _LOOKED_AT = 4  # images of each kind
 
 
@@ -67,7 +67,8 @@ def train_volumes(
         The training.
     labelled, validation
         Archives or folders of labelled images (see `train.data`) to train on, and to look at after every epoch. On the
-        latter the thresholds of StarDist and three classes are chosen in the end, and written into the card.
+        latter the thresholds of StarDist and three classes are chosen in the end, and written into the card; without
+        them the card has those of `initial`, where that has the same head.
     simulation
         Of simulated volumes, which take turns where there are several; by default `SimulationConfig` of a shape a
         little larger than the crops.
@@ -78,7 +79,7 @@ def train_volumes(
     threads
         Of torch; ``None``: as it is.
     accelerator
-        ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
+        ``cpu``, ``cuda``, ``cuda:1`` ..., or ``auto``: a GPU where there is one.
     progress, on_step, should_cancel
         As `fit_volumes` takes them.
 
@@ -90,28 +91,29 @@ def train_volumes(
     Raises
     ------
     OutputError
-        If a model of that name is there, and no run that it came from.
+        If a model of that name is there, and no run that it came from, or the folder cannot be written to.
     TrainingDataError
         If data or checkpoint cannot be used, or the checkpoint is of another training.
     ConfigError
-        If the network to start from is one for planes, or there is `patience` and no validation.
+        If the name is none for a file, the network to start from is one for planes, there is `patience` and no
+        validation, or more epochs are done than asked for.
+    DeviceError
+        If the device cannot be used.
     MissingDependencyError
         If thresholds are to be chosen and the stardist package is not there.
+    TrainingError
+        If the loss is no number any more, or a process that makes crops was killed.
     CancelledError
         If `should_cancel` said yes.
     """
-    output = Path(output)
-    path, run_dir = output / f"{name}.safetensors", output / f"{name}_run"
-    check_place(path, run_dir)
+    path, run_dir = check_place(output, name)
+    accelerator = accelerator_of(accelerator, threads=threads)
     tunes = len(validation) > 0 and can_tune(config.network.head)
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    start = None
+    start, settings = None, {}
     if initial is not None:
-        module = load_model(initial, device="cpu").module
-        start = module if isinstance(module, VolumeNet) else None
-        if start is None:
-            raise ConfigError(f"{initial} is a network for planes; give one for volumes to start from")
+        start, former = load_start(initial)
+        if start.config.head == config.network.head:  # where they are not chosen anew
+            settings = former.settings
     simulation = simulation or SimulationConfig(shape=_larger(config.crop))
     low, high = config.relative_error
     card = ModelCard(
@@ -124,6 +126,7 @@ def train_volumes(
         command=command,
         volume=config.network,
         relative_error=round((low * high) ** 0.5, 3),
+        settings=settings,
         date=date.today().isoformat(),
     )
     before = torch.get_num_threads()
@@ -150,6 +153,7 @@ def train_volumes(
             card = card.replace(settings=settings)
     finally:
         torch.set_num_threads(before)
+    card = card.replace(command=command and command + length_words(find_checkpoint(run_dir), config.epochs))
     save_model(net, path, card)
     return path
 
@@ -192,8 +196,9 @@ def train_volumes_command(
     form: Annotated[str, typer.Option(help="apr, pixel, hybrid1 ..., or auto: the fastest here.")] = "apr",
     head: Annotated[str, typer.Option(help="flows, stardist or three_class.")] = _DEFAULT.network.head,
     ray_spacing: Annotated[
-        tuple[float, float, float], typer.Option(help="Voxel size z y x that StarDist's rays are spread for.")
-    ] = (1.0, 1.0, 1.0),
+        tuple[float, float, float] | None,
+        typer.Option(help="Voxel size z y x that StarDist's rays are spread for; default: as --from has it, or 1 1 1."),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs.")] = _DEFAULT.epochs,
     steps: Annotated[int, typer.Option(help="Steps in an epoch.")] = _DEFAULT.steps_per_epoch,
     batch_size: Annotated[int, typer.Option(help="Crops in a step.")] = _DEFAULT.batch_size,
@@ -215,7 +220,7 @@ def train_volumes_command(
     data_words: Annotated[str, typer.Option("--data", help="What the card says of the data.")] = "",
     licence: Annotated[str, typer.Option(help="What the card says of the licence.")] = "",
     threads: Annotated[int | None, typer.Option(help="Threads; default: all.", min=1)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ..., or auto.")] = "cpu",
     workers: Annotated[int, typer.Option(help="Processes that make crops.", min=0, max=64)] = _DEFAULT.workers,
 ) -> None:
     """Train a network for volumes on simulated nuclei, on labelled images, or on both.
@@ -224,6 +229,8 @@ def train_volumes_command(
     With --validation, the thresholds of StarDist and three classes are chosen on it.
     """
     paths = labelled or []
+    check_place(output, name)
+    device = accelerator_of(device, threads=threads)
     network = VolumeNetConfig(
         channels=channels,
         depth=depth,
@@ -233,9 +240,11 @@ def train_volumes_command(
         norm=cast("Any", norm),
         particle_stages=None if form == "auto" else _stages(form, depth),
         head=cast("Any", head),
-        ray_spacing=ray_spacing,
+        ray_spacing=ray_spacing or (1.0, 1.0, 1.0),
         in_channels=2,
     )
+    if start is not None and ray_spacing is None:
+        network = rays_of_start(network, load_start(start)[0].config)
     config = VolumeTrainConfig(
         network=network,
         epochs=epochs,
@@ -275,7 +284,7 @@ def train_volumes_command(
             title=title,
             data_words=data_words,
             licence=licence,
-            command=_repeat(paths, validation or [], name, config, form, plain, simulations or [], start),
+            command=repeat_words(paths, validation or [], name, config, form, plain, simulations or [], start),
             threads=threads,
             accelerator=device,
             progress=lambda report: _tell(report, config.network.head),
@@ -320,67 +329,18 @@ def fastest_form(
     Raises
     ------
     TrainingDataError
-        If the data cannot be read.
-    StageError
-        If an image is too small for the network's depth.
+        If the data cannot be read, or an image is too small for the network's depth.
     """
     simulation = simulation or [SimulationConfig(shape=_larger(config.crop))]
-    images = [item.image for item in read_volumes(paths)][:_LOOKED_AT]
-    if config.simulated > 0 or not images:
+    labelled = read_volumes(paths)
+    images = [item.image for item in labelled][:_LOOKED_AT]
+    simulates = config.simulated > 0 or not images
+    check_training(config.replace(patience=0), labelled, (), simulation if simulates else ())
+    if simulates:
         images += [simulate_volume(one, seed=config.seed + n).image for one in simulation for n in range(_LOOKED_AT)]
     error = (config.relative_error[0] * config.relative_error[1]) ** 0.5
     stages = choose_form_for(config.network, (to_apr(image, relative_error=error) for image in images))
     return config.replace(network=config.network.replace(particle_stages=stages))
-
-
-def _repeat(
-    paths: Sequence[Path],
-    validation: Sequence[Path],
-    name: str,
-    config: VolumeTrainConfig,
-    form: str,
-    plain: SimulationConfig,
-    simulations: Sequence[str],
-    start: str | None,
-) -> str:
-    """The command that repeats a training, every parameter that decides weights and thresholds spelled out."""
-    options: dict[str, Any] = {
-        "name": name,
-        "output": ".",
-        "form": form,
-        "head": config.network.head,
-        "channels": config.network.channels,
-        "depth": config.network.depth,
-        "banks": config.network.filter_banks,
-        "block": config.network.block,
-        "norm": config.network.norm,
-        "epochs": config.epochs,
-        "steps": config.steps_per_epoch,
-        "batch-size": config.batch_size,
-        "simulated": config.simulated,
-        "simulated-volumes": config.simulated_volumes,
-        "outline": plain.outline_level,
-        "outline-common": plain.outline_common,
-        "learning-rate": config.learning_rate,
-        "rescale": config.rescale,
-        "elastic": config.elastic,
-        "gamma": config.gamma,
-        "noise": config.noise,
-        "loss-on": config.loss_on,
-        "precision": config.precision,
-        "patience": config.patience,
-        "seed": config.seed,
-    }
-    if start is not None:
-        options["from"] = start
-    words = [str(o) for key, value in options.items() for o in (f"--{key}", value)]
-    words += [o for word in simulations for o in ("--simulation", word if word == MIXED else Path(word).name)]
-    words += [o for path in validation for o in ("--validation", path.name)]
-    words += ["--crop", *(str(n) for n in config.crop), "--apr-error", *(str(n) for n in config.relative_error)]
-    words += ["--decreasing-banks"] * config.network.decreasing_banks
-    if config.network.head == "stardist":
-        words += ["--ray-spacing", *(f"{n:g}" for n in config.network.ray_spacing)]
-    return shlex.join(["aprcnn", "train-volumes", *(path.name for path in paths), *words])
 
 
 def _tell(report: EpochReport, head: str) -> None:

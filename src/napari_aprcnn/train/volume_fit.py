@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,16 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from napari_aprcnn.errors import CancelledError, TrainingError
+from napari_aprcnn.io.atomic import make_folder
+from napari_aprcnn.models.devices import resolve_device
 from napari_aprcnn.models.volumes import VolumeNet, share_weights
 from napari_aprcnn.nn import ParticleTensor, Reconstruct
 from napari_aprcnn.train.reports import EpochReport, StepReport
 from napari_aprcnn.train.simulation import SimulationConfig
-from napari_aprcnn.train.volume_checkpoint import NOTE, mark_of_weights, note_of, read_resumed
+from napari_aprcnn.train.volume_checkpoint import BEST, NOTE, lengths_of, mark_of_weights, note_of, read_resumed
 from napari_aprcnn.train.volume_checks import check_training
 from napari_aprcnn.train.volume_crops import Crop, VolumeCrops
 from napari_aprcnn.train.volume_heads import head_loss, voxel_targets
@@ -31,30 +32,12 @@ from napari_aprcnn.train.volume_metrics import add_metrics, begin_metrics
 from napari_aprcnn.train.volume_request import LAST, note_checkpoint
 from napari_aprcnn.train.volume_settings import VolumeTrainConfig
 from napari_aprcnn.train.volume_sources import LabelledVolume, SimulatedVolumes
+from napari_aprcnn.train.volume_workers import KILLED, CropLoader, EpochNumbers, killed
 
 __all__ = ["EpochReport", "StepReport", "VolumeTask", "fit_volumes"]
 
 _TELL_EVERY = 10
 _PACE_OVER = 50
-_PROCESSES = "spawn" if sys.platform == "win32" else "forkserver"
-
-
-def _same(crops: list[Crop]) -> list[Crop]:
-    return crops
-
-
-class _Epochs(Sampler[int]):
-    """Numbers of the crops of an epoch: every epoch has its own, by the steps that were done when it starts."""
-
-    def __init__(self, number: int, batch_size: int, steps: Callable[[], int]) -> None:
-        self.number, self.batch_size, self.steps = number, batch_size, steps
-
-    def __len__(self) -> int:
-        return self.number
-
-    def __iter__(self) -> Iterator[int]:
-        start = self.steps() * self.batch_size
-        return iter(range(start, start + self.number))
 
 
 class VolumeTask(lightning.LightningModule):
@@ -89,26 +72,25 @@ class VolumeTask(lightning.LightningModule):
         self.average = VolumeNet(config.network).requires_grad_(False)
         self.average.load_state_dict(self.net.state_dict())
         self.last_losses = (torch.tensor(math.nan), torch.tensor(math.nan))
+        self.lengths: tuple[tuple[int, int], ...] = ((0, config.epochs),)
+        self.best: dict[str, Tensor] | None = None
 
     # --- data -----------------------------------------------------------------------------------------------
-    def train_dataloader(self) -> DataLoader[Crop]:
+    def train_dataloader(self) -> CropLoader:
         """Crops of an epoch."""
         config = self.config
         number = config.steps_per_epoch * config.batch_size
-        sampler = _Epochs(number, config.batch_size, lambda: self.global_step)
-        workers: dict[str, Any] = {"num_workers": config.workers}
-        if config.workers:  # a fork would lose the threads of torch
-            workers |= {"prefetch_factor": 4, "persistent_workers": True, "multiprocessing_context": _PROCESSES}
+        numbers = EpochNumbers(number, config.batch_size, lambda: self.global_step)
         crops = VolumeCrops(config, *self.sources) if self.crops is None else self.crops
-        return DataLoader(crops, config.batch_size, sampler=sampler, collate_fn=_same, **workers)
+        return CropLoader(crops, config.batch_size, numbers=numbers, workers=config.workers)
 
-    def val_dataloader(self) -> DataLoader[Crop] | list[Any]:
+    def val_dataloader(self) -> CropLoader | list[Any]:
         """Crops of the validation images, the same after every epoch."""
         if not self.validation:
             return []
         config = self.config.replace(rescale=1.0, elastic=0.0, gamma=1.0, noise=0.0, seed=self.config.seed + 1)
         crops = VolumeCrops(config, None, self.validation)
-        return DataLoader(crops, self.config.batch_size, sampler=range(2 * len(self.validation)), collate_fn=_same)
+        return CropLoader(crops, self.config.batch_size, numbers=range(2 * len(self.validation)))
 
     def transfer_batch_to_device(self, batch: list[Crop], device: torch.device, dataloader_idx: int) -> list[Crop]:
         """Leave crops where they are: `losses` moves what it needs."""
@@ -163,10 +145,18 @@ class VolumeTask(lightning.LightningModule):
         self.log("validation_loss", flow + probability, on_epoch=True, batch_size=len(batch))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note what the training is, and how far it has come."""
+        """Note what the training is, how far it has come, and its best weights."""
         patience = self.trainer.early_stopping_callback
         waited = 0 if patience is None else patience.wait_count
         checkpoint[NOTE] = note_of(self.identity, self.current_epoch + 1, waited)
+        if patience is not None and self.best is not None:
+            checkpoint[BEST] = self.best
+
+    def kept(self) -> VolumeNet:
+        """The averaged weights that the training is for, in evaluation mode."""
+        if self.best is not None:
+            self.average.load_state_dict(self.best)
+        return self.average.eval()
 
     def configure_optimizers(self) -> Any:
         """AdamW; a linear rise, then a cosine."""
@@ -193,13 +183,22 @@ class VolumeTask(lightning.LightningModule):
 
 
 class _Patience(EarlyStopping):
-    """Stops without a better validation; how long it waits may change when a training goes on."""
+    """Keeps the averaged weights with the best validation, and stops without a better one.
+
+    How long it waits may change when a training goes on.
+    """
 
     def __init__(self, epochs: int) -> None:
         super().__init__("validation_loss", patience=epochs, check_finite=False)  # what is no number is no better
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
+        before = float(self.best_score)
+        super().on_train_epoch_end(trainer, task)
+        if isinstance(task, VolumeTask) and float(self.best_score) != before:
+            task.best = {name: value.detach().cpu().clone() for name, value in task.average.state_dict().items()}
 
 
 class _Watch(Checkpoint):
@@ -258,7 +257,7 @@ class _Watch(Checkpoint):
         beside = (self.run_dir / LAST).with_suffix(".part")
         trainer.save_checkpoint(beside)
         beside.replace(self.run_dir / LAST)
-        note_checkpoint(self.run_dir, trainer.current_epoch + 1, task.config)
+        note_checkpoint(self.run_dir, trainer.current_epoch + 1, task.config, task.lengths)
         pace = (time.monotonic() - self.started) / task.config.steps_per_epoch
         report = EpochReport(
             epoch=trainer.current_epoch + 1,
@@ -298,7 +297,7 @@ def fit_volumes(
         Folder of the checkpoint, of the simulated volumes and of the logs (``metrics.csv`` and ``tensorboard``); if it
         holds a checkpoint of the same configuration, data, simulation and start, the training goes on from there and
         ends as if it had never stopped; one that has ended does nothing more. With more `epochs` or `patience` it goes
-        on, too; the rate then follows the new length.
+        on, too; the rate then follows the new length. A training with `patience` keeps what it saw best.
     labelled, validation
         Labelled images to train on, and others to look at after every epoch.
     simulation
@@ -308,24 +307,28 @@ def fit_volumes(
     crops
         Crops by number to train on instead of those that `VolumeCrops` makes, for trainings that share them.
     accelerator
-        Of lightning: ``cpu``, ``cuda``, ``auto``.
+        ``cpu``, ``cuda``, ``cuda:1`` ..., or ``auto``.
     progress, on_step, should_cancel
         Told after every epoch; told after the first and every tenth step; asked after every step.
 
     Returns
     -------
     VolumeNet
-        The averaged weights, in evaluation mode.
+        The averaged weights, in evaluation mode: the last ones, or with `patience` those of the best validation.
 
     Raises
     ------
     ConfigError
-        If there is `patience` and no validation.
+        If there is `patience` and no validation, or more epochs are done than asked for.
+    DeviceError
+        If the device cannot be used.
+    OutputError
+        If the folder cannot be written to.
     TrainingDataError
         If there is nothing to train on, an image is too small for the network, or the folder holds a checkpoint that
         is damaged or of another training.
     TrainingError
-        If the loss is no number any more.
+        If the loss is no number any more, or a process that makes crops was killed.
     CancelledError
         If `should_cancel` said yes; the checkpoint of the last whole epoch is there.
     """
@@ -333,7 +336,8 @@ def fit_volumes(
     simulations = (simulation,) if isinstance(simulation, SimulationConfig) else tuple(simulation or ())
     simulations = (simulations or (SimulationConfig(),)) if config.simulated > 0 and crops is None else ()
     check_training(config, labelled if crops is None else (), validation, simulations)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    device = resolve_device(accelerator).torch_device
+    make_folder(run_dir)
     simulated = None
     if simulations:
         simulated = SimulatedVolumes(
@@ -352,9 +356,12 @@ def fit_volumes(
         task.net.load_state_dict(start)
         task.average.load_state_dict(task.net.state_dict())
     resumed = read_resumed(run_dir / LAST, task.identity) if (run_dir / LAST).exists() else None
-    if resumed is not None and resumed.ended(config):
-        task.load_state_dict(resumed.state)
-        return task.average.eval()
+    if resumed is not None:
+        task.lengths = lengths_of(resumed, run_dir, config.epochs)
+        resumed.hand_over(task, run_dir / LAST)
+        task.best = resumed.best if config.patience else None
+        if resumed.ended(config):
+            return task.kept()
     done = 0 if resumed is None else resumed.epoch
     begin_metrics(run_dir, done)
     watch = _Watch(run_dir, progress, on_step, should_cancel)
@@ -362,8 +369,8 @@ def fit_volumes(
     # One folder for all parts of a training; of an epoch that is repeated the first part is not shown.
     board = TensorBoardLogger(run_dir, name="tensorboard", version="", purge_step=done * config.steps_per_epoch)
     trainer = lightning.Trainer(
-        accelerator=accelerator,
-        devices=1,
+        accelerator=device.type,
+        devices=1 if device.index is None else [device.index],
         max_epochs=config.epochs,
         precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
         gradient_clip_val=config.clip_norm,
@@ -379,6 +386,12 @@ def fit_volumes(
         trainer.fit(task, ckpt_path=None if resumed is None else run_dir / LAST, weights_only=True)
     except SystemExit:  # lightning's answer to SIGTERM and Ctrl-C, with exit codes of its own
         watch.cancelled = True
+    except RuntimeError as error:
+        if not killed(error):
+            raise
+        watch.cancelled = should_cancel()  # a Ctrl-C may reach workers first
+        if not watch.cancelled:
+            raise TrainingError(KILLED) from error
     if watch.cancelled:
         raise CancelledError(f"the training was cancelled; run it again to go on from {run_dir}")
-    return task.average.eval()
+    return task.kept()

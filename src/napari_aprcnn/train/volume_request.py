@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -110,10 +111,14 @@ class Checkpoint(NamedTuple):
         Epochs that are done.
     config
         What was trained; ``None`` where the note of it is damaged or missing.
+    lengths
+        Pairs (epochs that were done, epochs of the whole training): one for each length that it was told, the first
+        from 0.
     """
 
     epoch: int
     config: VolumeTrainConfig | None
+    lengths: tuple[tuple[int, int], ...] = ()
 
     def continues(self, config: VolumeTrainConfig, *, any_form: bool = False) -> bool:
         """Whether a training with `config`, or with it in any form, goes on from here."""
@@ -135,9 +140,11 @@ def lasting(config: VolumeTrainConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in ("epochs", "patience", "workers")}
 
 
-def note_checkpoint(run_dir: Path, epoch: int, config: VolumeTrainConfig) -> None:
-    """Note beside a checkpoint what it is of: readable without torch."""
-    note = {"epoch": epoch, "config": json.loads(config.model_dump_json())}
+def note_checkpoint(
+    run_dir: Path, epoch: int, config: VolumeTrainConfig, lengths: Sequence[tuple[int, int]] = ()
+) -> None:
+    """Note beside a checkpoint what it is of: readable without torch. For `lengths` see `Checkpoint`."""
+    note = {"epoch": epoch, "config": json.loads(config.model_dump_json()), "lengths": list(lengths)}
     write_text(json.dumps(note, indent=2) + "\n", run_dir / _NOTE, overwrite=True)
 
 
@@ -153,7 +160,8 @@ def find_checkpoint(run_dir: Path) -> Checkpoint | None:
         if not (run_dir / LAST).is_file():
             return None
         note = json.loads((run_dir / _NOTE).read_text(encoding="utf-8"))
-        return Checkpoint(int(note["epoch"]), VolumeTrainConfig(**note["config"]))
+        lengths = tuple((int(done), int(epochs)) for done, epochs in note.get("lengths", ()))
+        return Checkpoint(int(note["epoch"]), VolumeTrainConfig(**note["config"]), lengths)
     except FileNotFoundError:
         return Checkpoint(0, None)  # of a version that wrote no note
     except OSError as error:

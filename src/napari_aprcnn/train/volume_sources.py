@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_aprcnn.errors import TrainingDataError
+from napari_aprcnn.errors import OutputError, TrainingDataError
+from napari_aprcnn.io.atomic import beside, make_folder
 from napari_aprcnn.train.data import read_pairs
 from napari_aprcnn.train.simulation import SimulationConfig, degrade, simulate_volume
 
@@ -89,6 +88,11 @@ class SimulatedVolumes:
         Of the whole set.
     config
         Of the simulation; of several, volumes take turns.
+
+    Raises
+    ------
+    OutputError
+        If a file is in the place of the folder.
     """
 
     def __init__(
@@ -100,6 +104,8 @@ class SimulatedVolumes:
         config: SimulationConfig | Sequence[SimulationConfig] | None = None,
     ) -> None:
         self.folder, self.number, self.seed = Path(folder), number, seed
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OutputError(f"{self.folder} is a file, expected a folder for simulated volumes; move it away")
         self.configs = (config,) if isinstance(config, SimulationConfig) else tuple(config or ())
         self.configs = self.configs or (SimulationConfig(),)
         self._marks = [hashlib.sha256(one.model_dump_json().encode()).hexdigest()[:8] for one in self.configs]
@@ -112,7 +118,7 @@ class SimulatedVolumes:
             return self._kept[index]
         turn = index % len(self.configs)
         path = self.folder / f"{self.seed}-{self._marks[turn]}-{index:06d}.npz"
-        pair = _load(path)
+        pair = _load(path, self.configs[turn].shape)
         if pair is None:
             made = simulate_volume(self.configs[turn], seed=self.seed * 1_000_003 + index)
             pair = made.clean.astype(np.float16), made.labels
@@ -151,20 +157,21 @@ def window(labels: NDArray[Any], crop: tuple[int, int, int], rng: np.random.Gene
     return tuple(parts)
 
 
-def _load(path: Path) -> Pair | None:
+def _load(path: Path, shape: tuple[int, ...]) -> Pair | None:
     if not path.exists():
         return None
     try:
         with np.load(path, allow_pickle=False) as data:
-            return data["clean"], data["labels"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+            clean, labels = data["clean"], data["labels"]
+        if clean.shape != shape or labels.shape != shape:
+            raise ValueError(f"its shapes are {clean.shape} and {labels.shape}")
+    except Exception as error:  # noqa: BLE001 - what unzips damaged bytes raises anything
         _log.warning("%s cannot be read (%s) and is made again", path, error)
         return None
+    return clean, labels
 
 
 def _store(path: Path, pair: Pair) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-    with os.fdopen(handle, "wb") as file:
-        np.savez(file, clean=pair[0], labels=pair[1])
-    Path(temporary).replace(path)
+    make_folder(path.parent)
+    with beside(path, overwrite=True) as temporary:
+        np.savez(temporary, clean=pair[0], labels=pair[1])

@@ -58,7 +58,7 @@ class OpticsConfig(Frozen):
     halo: Share = (0.0, 0.3)
     halo_width: Size = (2.5, 5.0)
     depth_blur: Size = (0.0, 0.8)
-    attenuation: Size = (0.0, 1.2)
+    attenuation: Annotated[tuple[float, float], _range(0, 20)] = (0.0, 1.2)
     illumination: Share = (0.0, 0.3)
 
 
