@@ -176,3 +176,11 @@ def test_missing_data_is_one_line_and_an_exit_code(tmp_path):
     result = CliRunner().invoke(app, ["train", str(tmp_path / "no.zip"), "--name", "x", "-o", str(tmp_path / "out")])
     assert result.exit_code not in (0, None)
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("name", ["train", "distil", "cross-validate", "train-volumes"])
+def test_help_has_its_short_form_everywhere(name):
+    short, long = (CliRunner().invoke(app, [name, option]) for option in ("-h", "--help"))
+    assert short.exit_code == long.exit_code == 0
+    assert short.output == long.output
+    assert "--name" in long.output or "--diameter" in long.output

@@ -287,7 +287,7 @@ _PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_op
 def _pass_on(context: typer.Context, name: str, command: Callable[..., None]) -> None:
     """Hand the arguments to a command whose options live beside the training, which imports torch."""
     trainer = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    trainer.command()(command)
+    trainer.command(context_settings={"help_option_names": ["-h", "--help"]})(command)
     trainer(context.args, prog_name=f"aprcnn {name}", standalone_mode=True)
 
 
