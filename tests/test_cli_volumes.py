@@ -12,8 +12,11 @@ from napari_aprcnn.cli import app
 from napari_aprcnn.cli.batch import _why_missing
 from napari_aprcnn.cli.ignored import ignored_options
 from napari_aprcnn.config import SegmentConfig
+from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.models import zoo
+from napari_aprcnn.models.zoo import card_of, is_for_volumes
 from napari_aprcnn.segment import pipeline
+from napari_aprcnn.segment.estimate import estimate
 from volume_fakes import NET, BallNetwork, balls, save_tiny_model, volume_card
 
 pytest.importorskip("h5py")
@@ -70,6 +73,17 @@ def test_options_reach_the_run_and_particles_are_written(run, tiny, network, ima
     assert (tmp_path / "again" / "embryo_particles.apr").exists()
 
 
+@pytest.mark.parametrize("zoom", ["1", "1.5"])
+def test_particles_know_the_size_of_their_voxels(run, tiny, network, image, tmp_path, zoom):
+    from napari_aprcnn.apr.files import read_apr
+
+    result = run("segment", image, "-o", tmp_path / "out", "-m", tiny, "--zoom", zoom, "--save-particles")
+    assert result.exit_code == 0, result.stderr
+    tree = read_apr(tmp_path / "out" / "embryo_particles.apr")
+    expected = [edge / float(zoom) for edge in (0.5, 0.25, 0.25)]
+    assert tree.conversion["spacing_um"] == pytest.approx(expected)
+
+
 def test_why_there_are_no_particles(run, tiny, network, image, tmp_path):
     result = run("segment", image, "-o", tmp_path / "o", "-m", tiny, "--particle-stages", "0", "--save-particles")
     assert result.exit_code == 0
@@ -93,6 +107,11 @@ def test_what_a_model_is_for_is_read_from_the_file_where_there_is_no_card(tmp_pa
     path.with_suffix(".json").unlink()
     (note,) = ignored_options(["diameter", "zoom"], SegmentConfig(model=str(path)))
     assert note.startswith("--diameter is ignored")
+    assert card_of(path).volume == NET
+    assert is_for_volumes(path)
+    assert estimate((16, 32, 32), "uint16", SegmentConfig(model=str(path))).n_blocks == 1
+    with pytest.raises(ConfigError, match="is for volumes"):
+        estimate((16, 32, 32), "uint16", SegmentConfig(model=str(path), dimensionality="stitch"))
     star = volume_card(net=NET.replace(head="stardist"))
     path.with_suffix(".json").write_text(star.to_json())
     assert ignored_options(["steps", "grow"], SegmentConfig(model=str(path))) == [

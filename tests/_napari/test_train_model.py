@@ -117,6 +117,14 @@ def test_pairs_are_written_whole_and_old_annotations_stay(tmp_path):
         write_pairs([pair], tmp_path / "file" / "data")
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "float64"])
+def test_layers_of_wide_numbers_can_be_trained_on(tmp_path, dtype):
+    image, labels = nuclei()
+    read = read_volumes([write_pairs([Snapshot("a", image.astype(dtype), labels)], tmp_path / "data")])
+    assert np.array_equal(read[0].image, image)
+    assert read[0].image.dtype == np.float32
+
+
 # --- parameters ------------------------------------------------------------------------------------------------------
 def test_parameters_out_of_range_are_told_and_not_taken(viewer, tmp_path):
     model = make(viewer, tmp_path)

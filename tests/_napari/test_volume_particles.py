@@ -1,17 +1,20 @@
 """Models for volumes in the dock, without Qt: layers of particles."""
 
+import dataclasses
+
 import dask.array as da
 import numpy as np
 from napari.layers import Image, Points
 from napari_fakes import FakeSegment, blobs, fake_backend
 from segment_tools import in_place, names, settle
-from volume_model_tools import open_model, show_all
+from volume_model_tools import VOLUMES, open_model, show_all
 
 from napari_aprcnn._napari import slice_particles
+from napari_aprcnn._napari.backend import Machine
 from napari_aprcnn._napari.segment_model import SegmentModel
 from napari_aprcnn.apr.pyramid import TreeArray, plane_cells
 from napari_aprcnn.config import AxisMapping
-from volume_fakes import balls
+from volume_fakes import BallNetwork, balls
 
 # --- layers of particles ---------------------------------------------------------------------------------------------
 
@@ -155,3 +158,32 @@ def test_planes_models_are_as_they_were(viewer):
     assert names(viewer) == ["cells", "cells nuclei"]
     assert fake.configs[0].model == "fastercellpose-v3"
     assert not fake.configs[0].keep_flows
+
+
+def test_a_model_without_flows_is_not_blamed_on_the_memory(viewer, watched):
+    star = VOLUMES.replace(volume=VOLUMES.volume.replace(head="three_class"))
+    network = watched.network
+
+    def predict(image, *args, **options):
+        out = BallNetwork.predict(network, image, *args, **options)
+        inside = out.dense[..., 3:]
+        dense = np.concatenate([-inside, inside, np.full_like(inside, -9.0)], -1)
+        return dataclasses.replace(out, dense=dense, features=dense.reshape(-1, 3))
+
+    network.predict, network.card, network.module.config = predict, star, star.volume
+    watched.backend = dataclasses.replace(
+        watched.backend, machine=lambda device, threads: Machine((star,), "CPU, 2 threads", "")
+    )
+    viewer.add_image(balls(), name="embryo")
+    model = open_model(viewer, watched)
+    model.set_option(show_flows=True)
+    model.segment()
+    settle(model)
+    assert model.told[-1][:2] == ("info", "there is no layer of flows: apr-tiny-3d has none")
+    layer = viewer.layers["embryo nuclei"]
+    before = layer.data.copy()
+    assert before.max() == 12
+    model.set("volume", "grow_vox", value=2)  # labels of this head follow, too
+    settle(model)
+    assert (layer.data > 0).sum() > 1.5 * (before > 0).sum()
+    assert network.runs == 1

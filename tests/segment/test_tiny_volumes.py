@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import napari_aprcnn as aprcnn
-from napari_aprcnn.errors import MissingDependencyError
+from napari_aprcnn.errors import ImageError, MissingDependencyError
 from napari_aprcnn.models.cards import ModelCard
 from napari_aprcnn.models.volume_config import VolumeNetConfig
 from napari_aprcnn.models.volumes import VolumeNet
@@ -78,6 +78,16 @@ def test_a_missing_package_is_told_before_the_network_runs(tmp_path, monkeypatch
     monkeypatch.setattr(net, "predict", None)
     with pytest.raises(MissingDependencyError, match=r"napari-aprcnn\[stardist\]"):
         aprcnn.segment(np.ones((9, 9, 9), np.uint8), model=net)
+
+
+def test_planes_are_refused_by_the_shape_of_the_image(tmp_path, monkeypatch):
+    pytest.importorskip("stardist")
+    net = network(tmp_path, "stardist")
+    monkeypatch.setattr(net, "predict", None)  # not after the network
+    with pytest.raises(ImageError, match=r"shape \(2, 1, 2\)"):
+        aprcnn.segment(np.ones((2, 1, 2), np.uint8), model=net, axes={"order": "ZYX"})
+    with pytest.raises(ImageError, match=r"zoom 0.25 for an image of shape \(4, 9, 9\)"):
+        aprcnn.segment(np.ones((4, 9, 9), np.uint8), model=net, volume={"zoom": 0.25})
 
 
 def test_hardly_any_reduction_is_said():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from napari_aprcnn.nn import Forest, ParticleTensor, Reconstruct
 from napari_aprcnn.segment.star_targets import particle_cells, star_targets
 from napari_aprcnn.segment.three_class import class_shares, three_class_targets
 from napari_aprcnn.segment.volume_heads import decode_stardist, decode_three_class, rays_of, settings_of
+from napari_aprcnn.segment.volume_masks import relabel
 from napari_aprcnn.train.simulation import simulate_volume
 
 
@@ -83,3 +86,62 @@ def test_a_run(tmp_path, volume, head, stages):
     assert result.flows is None
     zoomed = aprcnn.segment(volume.image, model=network, volume={"zoom": 0.5})
     assert zoomed.labels.shape == volume.image.shape
+
+
+class Saying:
+    """A network that says the truth of a simulated volume."""
+
+    def __init__(self, head, volume):
+        self.net = VolumeNetConfig(head=head, in_channels=2)
+        settings = {"probability_threshold": 0.3} if head == "stardist" else {}
+        self.card = ModelCard(
+            name="m", architecture="unet", title="t", data="d", licence="CC0", volume=self.net, settings=settings
+        )
+        self.module, self.device, self.precision = SimpleNamespace(config=self.net), torch.device("cpu"), "float32"
+        self.runs, self.volume = 0, volume
+
+    def predict(self, image, **options):
+        self.runs += 1
+        tree = to_apr(image)
+        where = np.ix_(*(np.arange(n) * m // n for n, m in zip(image.shape, self.volume.labels.shape, strict=True)))
+        truth = np.ascontiguousarray(self.volume.labels[where])
+        if self.net.head == "three_class":
+            shares = class_shares(three_class_targets(truth), particle_cells(tree, 0))
+            return said(tree, np.log(shares + 1e-4).astype(np.float32), 0)
+        targets = star_targets(truth, particle_cells(tree, 1), rays_of(self.net))
+        p = np.clip(targets.probability, 1e-4, 1 - 1e-4)
+        rows = np.concatenate([np.log(p / (1 - p))[:, None], targets.distances], axis=1).astype(np.float32)
+        return said(tree, rows, 1)
+
+
+@pytest.mark.parametrize("zoom", [1.0, 0.75])
+@pytest.mark.parametrize("head", ["stardist", "three_class"])
+def test_moved_outlines_are_those_of_a_run(volume, head, zoom):
+    if head == "stardist":
+        pytest.importorskip("stardist")
+    net = Saying(head, volume)
+    first = aprcnn.segment(volume.image, model=net, volume={"zoom": zoom})
+    assert first.readout.n_objects > 4
+    for changes in ({"outline": 0.9}, {"outline": 0.2, "grow_vox": 1}, {"grow_vox": -1}):
+        options = first.config.volume.replace(**changes)
+        runs = net.runs
+        moved = relabel(first, first.config.replace(volume=options))
+        assert net.runs == runs
+        fresh = aprcnn.segment(volume.image, model=net, volume=options)
+        assert np.array_equal(moved.labels, fresh.labels)
+        assert moved.readout.n_objects == fresh.readout.n_objects == len(np.unique(moved.labels)) - 1
+        if options.grow_vox:
+            assert not np.array_equal(moved.labels, first.labels)
+    assert aprcnn.segment(volume.image, model=net, keep_flows=False).outputs is None
+
+
+def test_few_rows_are_kept_and_lower_outlines_are_refused(volume):
+    pytest.importorskip("stardist")
+    first = aprcnn.segment(volume.image, model=Saying("stardist", volume))
+    kept = first.outputs.said
+    assert kept.floor == pytest.approx(0.01)
+    assert 0 < len(kept.probability) < 0.6 * len(particle_cells(to_apr(volume.image), 1))
+    low = first.config.volume.replace(outline=0.001)
+    with pytest.raises(ConfigError, match="run the network again"):
+        relabel(first, first.config.replace(volume=low))
+    assert aprcnn.segment(volume.image, model=Saying("stardist", volume), volume=low).outputs.said.floor < 0.001

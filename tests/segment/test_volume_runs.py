@@ -10,12 +10,14 @@ import pytest
 from napari_aprcnn.config import AxisMapping, SegmentConfig, VolumeConfig
 from napari_aprcnn.errors import AxesError, CancelledError, ConfigError, ImageValueError
 from napari_aprcnn.models import zoo
-from napari_aprcnn.segment import volume_run
+from napari_aprcnn.models.volume_config import VolumeNetConfig
+from napari_aprcnn.segment import flows, volume_run
 from napari_aprcnn.segment.estimate import estimate
 from napari_aprcnn.segment.pipeline import segment
 from napari_aprcnn.segment.reduction import measure_reduction
 from napari_aprcnn.segment.volume_flows import move_outlines
-from napari_aprcnn.segment.volume_masks import relabel
+from napari_aprcnn.segment.volume_masks import nearest, relabel, volume_labels
+from napari_aprcnn.segment.volume_plan import FIXED_BYTES, plan_volume, row_bytes
 from volume_fakes import BallNetwork, balls, save_tiny_model
 
 IMAGE = balls()
@@ -89,6 +91,31 @@ def test_growth_counts_voxels_of_the_image_at_any_zoom():
     assert np.array_equal(grown.labels, move_outlines(plain.labels.astype(np.uint32), 1))
 
 
+def test_the_smallest_size_counts_voxels_of_the_image_at_any_zoom():
+    """Balls of radius 5 have 500 voxels: an eighth of that on the network's grid at zoom 0.5, 8 times at 2."""
+    sizes = np.bincount(segment(IMAGE, model=BallNetwork(), threads=1).labels.ravel())[1:]
+    for zoom in (0.5, 2.0):
+        for least, left in ((0.6 * sizes.min(), 12), (1.4 * sizes.max(), 0)):
+            sizes_from = {"min_size_vox": round(least)}
+            run = segment(IMAGE, model=BallNetwork(), threads=1, flows=sizes_from, volume=VolumeConfig(zoom=zoom))
+            assert run.readout.n_objects == left, (zoom, least)
+
+
+def test_objects_that_no_voxel_of_the_image_is_left_of_are_not_counted(monkeypatch):
+    """The image sees one of eight voxels of the network's grid: those at odd places."""
+    found = np.zeros((16, 16, 16), np.uint32)
+    found[2, 2, 2], found[3, 3, 3], found[8:12, 8:12, 8:12] = 1, 2, 3
+    monkeypatch.setattr(flows, "masks_from_flows", lambda *args, **options: found.copy())
+    config = SegmentConfig(flows={"min_size_vox": 0}, volume={"zoom": 2.0})
+    labels = volume_labels(np.zeros((3, 16, 16, 16), np.float32), found.astype(np.float32), (8, 8, 8), config)
+    assert np.bincount(labels.ravel())[1:].tolist() == [1, 8]
+    small = config.replace(flows={"min_size_vox": 2})
+    labels = volume_labels(np.zeros((3, 16, 16, 16), np.float32), found.astype(np.float32), (8, 8, 8), small)
+    assert np.bincount(labels.ravel())[1:].tolist() == [8]
+    kept, n = nearest(np.arange(64, dtype=np.uint32).reshape(4, 4, 4), (2, 2, 2))
+    assert (n, np.unique(kept).tolist()) == (8, list(range(1, 9)))
+
+
 # --- before the run --------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +177,40 @@ def test_memory_is_that_of_the_network_or_of_the_masks():
     assert fewest == estimate(shape, "uint16", config, prr=100.0).memory_bytes
     half = estimate(shape, "uint16", config.replace(precision="bfloat16"), prr=2.0).memory_bytes
     assert fewest < half < many
+
+
+def test_memory_of_the_images_grid_does_not_shrink_with_the_zoom():
+    shape, voxels = (128, 256, 256), 128 * 256 * 256
+
+    def bytes_a_voxel(**changes):
+        config = SegmentConfig(model="apr-unet-nuclei-3d").replace(**changes)
+        return estimate(shape, "uint16", config, prr=4.0).memory_bytes / voxels
+
+    small = VolumeConfig(zoom=0.25)
+    kept, dropped = bytes_a_voxel(volume=small), bytes_a_voxel(volume=small, keep_flows=False)
+    assert kept > 4 + 16 + 1  # labels, flows and probability of the image, and something of the network
+    assert dropped > 4 + 4  # labels, and the image as float32
+    assert bytes_a_voxel(volume=small.replace(grow_vox=1), keep_flows=False) > dropped + 20
+    cut = estimate((256, 1024, 1024), "uint16", SegmentConfig(
+        model="apr-unet-nuclei-3d", volume=VolumeConfig(zoom=0.5), tiles={"memory_gb": 4.5}))  # fmt: skip
+    assert cut.n_blocks > 1
+
+
+def test_memory_knows_the_head():
+    shape = (64, 64, 64)
+
+    def planned(head):
+        net = VolumeNetConfig(channels=4, head=head, rays=96, in_channels=2)
+        plan = plan_volume(
+            shape, n_times=1, margin=(51, 51, 51), budget=10**10, head=head, known_prr=8.0,
+            per_row=row_bytes(net, VolumeConfig()),
+        )  # fmt: skip
+        return (plan.memory_bytes - FIXED_BYTES) / 64**3 - 4
+
+    assert planned("flows") == pytest.approx(62)
+    assert planned("three_class") > 76  # 71 to 92, measured
+    # A prediction on a grid of cells of eight voxels has 97 numbers a cell.
+    assert planned("stardist") > 4 * 97 / 8 + 12
 
 
 def test_masks_do_not_hold_what_the_network_gave(monkeypatch):

@@ -54,6 +54,8 @@ class Show:
     ----------
     probability, flows
         Pictures of what the network said.
+    has_flows
+        Whether the model has flows at all.
     levels, reconstruction, particles
         Of a model for volumes: levels of the particles, the image that they are, those that the shown plane cuts.
     rerun
@@ -62,6 +64,7 @@ class Show:
 
     probability: bool = False
     flows: bool = False
+    has_flows: bool = True
     levels: bool = False
     reconstruction: bool = False
     particles: bool = False
@@ -159,8 +162,7 @@ class Runner:
             )
             self._diameters[image.name] = output.result.readout.diameter_px
             self.outlines.keep(output.result, layer, placement, image.name)
-            if (show.probability and output.probability is None) or (show.flows and output.flows_rgb is None):
-                sentence = "there is no layer of probability or flows: they did not fit the memory of this run"
+            for sentence in _missing(output, show):
                 self.notified.emit("info", sentence, None)
 
         self.outlines.pause()  # it stays: a run that is cancelled must not cost the last one
@@ -363,6 +365,18 @@ class Runner:
             record={"config": result.config.to_json(), "readout": result.readout.to_json(), "run": run},
             live=live,
         )
+
+
+def _missing(output: SegmentOutput, show: Show) -> list[str]:
+    """Say why there is no layer of flows or probability that was asked for."""
+    no_flows = show.flows and output.flows_rgb is None
+    sentences = []
+    if no_flows and not show.has_flows:
+        sentences.append(f"there is no layer of flows: {output.result.readout.model} has none")
+        no_flows = False
+    if no_flows or (show.probability and output.probability is None):
+        sentences.append("there is no layer of probability or flows: they did not fit the memory of this run")
+    return sentences
 
 
 def _sentence(error: Exception) -> str:

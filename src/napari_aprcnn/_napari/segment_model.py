@@ -140,6 +140,11 @@ class SegmentModel:
         return self.card is not None and self.card.volume is not None
 
     @property
+    def has_flows(self) -> bool:
+        """Whether the chosen model has flows: all do but those for volumes with another head."""
+        return self.card is None or self.card.volume is None or self.card.volume.head == "flows"
+
+    @property
     def has_depth(self) -> bool:
         """Whether the chosen image has more than one plane along Z."""
         image, mapping = self.images.snapshot, self.images.mapping
@@ -348,6 +353,7 @@ class SegmentModel:
         show = Show(
             probability=settings.show_probability,
             flows=settings.show_flows,
+            has_flows=self.has_flows,
             levels=volumes and settings.show_levels,
             reconstruction=volumes and settings.show_reconstruction,
             particles=volumes and settings.show_particles,

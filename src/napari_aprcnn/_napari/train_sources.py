@@ -211,6 +211,8 @@ def write_pairs(pairs: Sequence[Snapshot], folder: Path) -> Path:
                 raise TrainingDataError(f"the labels of {pair.name} have no object; label nuclei first")
             if image.dtype.kind == "f" and not np.isfinite(image).all():
                 raise TrainingDataError(f"{pair.name} holds NaN or infinite values; replace them first")
+            if image.dtype.kind in "iu" and image.dtype.itemsize == np.dtype(np.int64).itemsize:
+                image = image.astype(np.float32)  # as float64: what trainings see is float32, and TIFF has no such type
             axes = _AXES[image.ndim]
             write_image(image, beside / "images" / name, axes=axes, spacing_um=pair.spacing_um)
             write_labels(labels, beside / "labels" / name, axes=axes, spacing_um=pair.spacing_um)

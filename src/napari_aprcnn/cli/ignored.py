@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 
 from napari_aprcnn.config import SegmentConfig
@@ -52,22 +50,11 @@ def ignored_options(given: Collection[str], config: SegmentConfig) -> list[str]:
 
 
 def _head_of(model: str) -> str | None:
-    """Head of a model for volumes, by its card or the one in the file's header; ``None``: a model for planes."""
+    """Head of a model for volumes; ``None``: a model for planes, as is a file without a card."""
     from napari_aprcnn.models.zoo import card_of
 
     try:
         card = card_of(model)
     except WeightsError:
-        volume = _header(Path(model).expanduser()).get("volume")
-        return str(volume.get("head", "flows")) if isinstance(volume, dict) else None
+        return None
     return None if card.volume is None else card.volume.head
-
-
-def _header(path: Path) -> dict[str, object]:
-    """Return the card in the header of a safetensors file, without a look at its weights."""
-    from safetensors import SafetensorError, safe_open
-
-    with suppress(SafetensorError, OSError, ValueError), safe_open(path, framework="numpy") as file:
-        card = json.loads((file.metadata() or {}).get("card", "{}"))
-        return card if isinstance(card, dict) else {}
-    return {}

@@ -19,6 +19,7 @@ from napari_aprcnn.io.write import (
 )
 
 if TYPE_CHECKING:
+    from napari_aprcnn.apr.tree import ParticleTree
     from napari_aprcnn.config import AxisMapping
     from napari_aprcnn.segment.result import SegmentationResult
 
@@ -88,7 +89,7 @@ def write_results(
     if "particles" in names and result.particles is not None:
         from napari_aprcnn.apr.files import write_apr
 
-        write_apr(folder / names["particles"], result.particles)
+        write_apr(folder / names["particles"], _placed(result.particles, labels.shape, axes, spacing))
     written = {kind: name for kind, name in names.items() if (folder / name).exists()}
     record = {
         "napari_aprcnn": __version__,
@@ -107,3 +108,20 @@ def write_results(
     }
     write_text(json.dumps(record, indent=2) + "\n", folder / names["run"])
     return record
+
+
+def _placed(
+    tree: ParticleTree, shape: tuple[int, ...], axes: str, spacing_um: tuple[float, float, float] | None
+) -> ParticleTree:
+    """Return particles with the size of their own voxels: those of the image, smaller where a zoom enlarged it."""
+    if spacing_um is None:
+        return tree
+    size = dict(zip(axes, shape, strict=True))
+    edges = [edge * size[axis] / n for edge, axis, n in zip(spacing_um, "ZYX", tree.shape, strict=True)]
+    return type(tree)(
+        tree.shape,
+        tree.particles,
+        tree.nodes,
+        intensities=tree.intensities,
+        conversion={**tree.conversion, "spacing_um": edges},
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from napari_aprcnn.models.devices import Device
 
 __all__ = ["VolumeNetwork", "VolumeOutput"]
+
+# Of each thread its own: a network that is kept from the last run may be run by several at once.
+_CHECK: ContextVar[Callable[[], None] | None] = ContextVar("_CHECK", default=None)
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,11 @@ class VolumeNetwork:
         if particle_stages not in self._forms:
             same = particle_stages == config.hybrid
             net = copy.deepcopy(self.module) if same else self.module.to_form(particle_stages)
-            self._forms[particle_stages] = net.to(self.device).eval().requires_grad_(False)
+            net = net.to(self.device).eval().requires_grad_(False)
+            for layer in net.modules():
+                if not any(layer.children()):
+                    layer.register_forward_pre_hook(_ask)
+            self._forms[particle_stages] = net
         return self._forms[particle_stages]
 
     def predict(
@@ -145,7 +153,7 @@ class VolumeNetwork:
         scale = scale or input_scale(image)
         stages = self.module.config.hybrid if particle_stages is None else particle_stages
         net = self.form(stages)
-        with torch.inference_mode(), using_threads(self.threads), _asking(net, check):
+        with torch.inference_mode(), using_threads(self.threads), _asking(check):
             if stages == 0:
                 x: Any = torch.from_numpy(self._input(image, scale)).permute(3, 0, 1, 2)[None]
                 x = x.contiguous(memory_format=torch.channels_last_3d).to(self.device)
@@ -176,18 +184,19 @@ class VolumeNetwork:
 
 
 @contextmanager
-def _asking(net: nn.Module, check: Callable[[], None] | None) -> Iterator[None]:
-    """Call `check` before every layer of a network, while it is entered."""
-    if check is None:
-        yield
-        return
-    layers = [module for module in net.modules() if not any(module.children())]
-    handles = [layer.register_forward_pre_hook(lambda _module, _inputs: check()) for layer in layers]
+def _asking(check: Callable[[], None] | None) -> Iterator[None]:
+    """Call `check` before every layer of the networks that this thread runs, while it is entered."""
+    token = _CHECK.set(check)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        _CHECK.reset(token)
+
+
+def _ask(_layer: nn.Module, _inputs: Any) -> None:
+    check = _CHECK.get()
+    if check is not None:
+        check()
 
 
 def _checked(image: NDArray[Any]) -> NDArray[Any]:

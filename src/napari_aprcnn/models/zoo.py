@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import json
 import logging
 import os
 import tempfile
@@ -131,7 +132,7 @@ def load_model(
 
 
 def card_of(name_or_path: str | Path) -> ModelCard:
-    """Read the card of a model of the zoo, or of a file that has one beside it; no weights are loaded.
+    """Read the card of a model of the zoo, or of a file with one beside it or in its header; no weights are loaded.
 
     Raises
     ------
@@ -140,12 +141,28 @@ def card_of(name_or_path: str | Path) -> ModelCard:
     WeightsError
         If there is no card, or it cannot be read.
     """
-    path, _ = _locate(name_or_path)
-    return read_card(path.with_name(f"{path.stem}.json"))
+    path, named = _locate(name_or_path)
+    beside = path.with_name(f"{path.stem}.json")
+    if not named and not beside.exists():
+        card = _header_card(path)
+        if card is not None:
+            return card
+    return read_card(beside)
+
+
+def _header_card(path: Path) -> ModelCard | None:
+    """Card in the header of a safetensors file; ``None`` where there is none that is valid."""
+    from safetensors import SafetensorError, safe_open
+
+    with contextlib.suppress(SafetensorError, OSError, ValueError, RecursionError, ConfigError, TypeError):
+        with safe_open(path, framework="numpy") as file:
+            values = json.loads((file.metadata() or {}).get("card", "null"))
+        return ModelCard(**values) if isinstance(values, dict) else None
+    return None
 
 
 def is_for_volumes(name_or_path: str | Path) -> bool:
-    """Whether a model is one for volumes, by its card alone; ``False`` for files without one."""
+    """Whether a model is one for volumes, by its card alone, beside it or in it; ``False`` for files without one."""
     try:
         return card_of(name_or_path).volume is not None
     except (ModelNotFoundError, WeightsError):

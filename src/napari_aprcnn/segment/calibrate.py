@@ -237,7 +237,7 @@ def _stitched(runs: _Runs, card: ModelCard, shape: tuple[int, int, int], so_far:
 
 def _pace(runs: _Runs, card: ModelCard) -> float:
     """How a network for volumes compares with the built-in table."""
-    from napari_aprcnn.segment.volume_run import SECONDS_PER_ROW, SECONDS_PER_VOXEL
+    from napari_aprcnn.segment.volume_plan import SECONDS_PER_ROW, SECONDS_PER_VOXEL
 
     took, result = runs.best(VOLUME, f"{card.name}, a volume", model=card.name, volume=VolumeConfig())
     voxels = int(np.prod(VOLUME)) * result.config.volume.zoom**3

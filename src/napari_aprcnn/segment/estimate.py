@@ -16,21 +16,14 @@ from napari_aprcnn.segment.plan import Task, cost_of, make_plan
 from napari_aprcnn.segment.scale import scale_for
 from napari_aprcnn.segment.source import map_image
 from napari_aprcnn.segment.speeds import speeds
-from napari_aprcnn.segment.volume_run import (
-    DENSE_PRR,
-    TYPICAL_PRR,
-    margin_of,
-    on_voxels,
-    pace_of,
-    plan_volume,
-    row_bytes,
-)
+from napari_aprcnn.segment.volume_plan import DENSE_PRR, TYPICAL_PRR, margin_of, on_voxels, plan_volume, row_bytes
+from napari_aprcnn.segment.volume_run import pace_of
 
 if TYPE_CHECKING:
     from napari_aprcnn.config import SegmentConfig
     from napari_aprcnn.segment.plan import Plan
     from napari_aprcnn.segment.source import MappedImage
-    from napari_aprcnn.segment.volume_run import VolumePlan
+    from napari_aprcnn.segment.volume_plan import VolumePlan
 
 __all__ = ["Estimate", "estimate"]
 
@@ -154,6 +147,9 @@ def _estimate_volume(source: MappedImage, config: SegmentConfig, prr: float | No
         prr=1.0 if pixels else DENSE_PRR,
         known_prr=None if pixels else prr or TYPICAL_PRR,
         zoom=options.zoom,
+        head=net.head,
+        keep=config.keep_flows,
+        moved=options.grow_vox != 0,
     )
     guess = "" if pixels or prr is not None else f" (for a typical PRR of {TYPICAL_PRR:g})"
     return _worded(plan, plan.seconds * pace_of(config.model, config.device), guess)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_aprcnn.config import SegmentConfig
     from napari_aprcnn.segment.readout import Readout
     from napari_aprcnn.segment.volume_masks import VolumeOutputs
+    from napari_aprcnn.segment.volume_outputs import HeadOutputs
 
 __all__ = ["SegmentationResult", "smallest_dtype", "write_run_file"]
 
@@ -55,7 +56,7 @@ class SegmentationResult:
     readout: Readout
     config: SegmentConfig
     particles: ParticleTree | None = None
-    outputs: VolumeOutputs | None = None
+    outputs: VolumeOutputs | HeadOutputs | None = None
 
     @property
     def axes(self) -> str:

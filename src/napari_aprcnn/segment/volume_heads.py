@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
     from napari_aprcnn.models.volume_config import VolumeNetConfig
     from napari_aprcnn.models.volume_network import VolumeOutput
 
-__all__ = ["decode_stardist", "decode_three_class", "rays_of", "settings_of", "star_cells"]
+__all__ = [
+    "StarPrediction",
+    "class_labels",
+    "class_logit",
+    "decode_stardist",
+    "decode_three_class",
+    "rays_of",
+    "settings_of",
+    "star_cells",
+    "star_labels",
+    "star_logit",
+    "star_prediction",
+]
 
 _LARGEST_LOGIT = 30.0
 
@@ -41,6 +54,75 @@ def star_cells(out: VolumeOutput, shape: tuple[int, int, int]) -> NDArray[np.int
     if out.tree is None or len(out.features) == len(grid):
         return grid
     return particle_cells(out.tree, out.stage)
+
+
+@dataclass(frozen=True, eq=False)
+class StarPrediction:
+    """Rows of a StarDist head that may become objects.
+
+    Attributes
+    ----------
+    probability : (N,) float32
+        Of an object.
+    distances : (N, R) float32
+        Voxels along the rays.
+    points : (N, 3) float32
+        z, y, x in voxels.
+    floor
+        Rows of lower probability are left out.
+    shape
+        (Z, Y, X) that the network saw.
+    """
+
+    probability: NDArray[np.float32]
+    distances: NDArray[np.float32]
+    points: NDArray[np.float32]
+    floor: float
+    shape: tuple[int, int, int]
+
+
+def star_prediction(out: VolumeOutput, shape: tuple[int, int, int], *, floor: float = 0.0) -> StarPrediction:
+    """Take what objects are made of from an output, without a reference to it."""
+    logits = np.clip(out.features[:, 0], -_LARGEST_LOGIT, _LARGEST_LOGIT)
+    probability = np.asarray(1.0 / (1.0 + np.exp(-logits)), np.float32)
+    rows = np.flatnonzero(~(probability < np.float32(floor)))  # what is no number is refused later
+    points = cell_centres(star_cells(out, shape)[rows]).astype(np.float32)
+    return StarPrediction(probability[rows], out.features[rows, 1:], points, floor, shape)
+
+
+def star_labels(
+    said: StarPrediction,
+    config: VolumeNetConfig,
+    settings: StarDistSettings,
+    *,
+    should_cancel: Callable[[], bool] | None = None,
+) -> NDArray[np.uint32]:
+    """Star-convex objects of what was kept.
+
+    Raises
+    ------
+    ConfigError
+        If objects of lower probability are asked for than were kept.
+    MissingDependencyError, CancelledError
+        As `decode_stardist`.
+    """
+    if settings.probability_threshold < said.floor:
+        raise ConfigError(
+            f"the outline asks for objects of probability {settings.probability_threshold:.3g} on, but only those from "
+            f"{said.floor:.3g} on were kept; run the network again, or take a higher outline"
+        )
+    rays = rays_of(config)
+    return stardist_instances(
+        said.probability, said.distances, said.points, said.shape, rays, settings, should_cancel=should_cancel
+    )[0]
+
+
+def star_logit(out: VolumeOutput, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Logit of the object probability on voxels, constant on cells; (Z, Y, X) float32."""
+    coarse = out.dense[..., 0]
+    for axis, n in enumerate(shape):
+        coarse = np.repeat(coarse, 1 << out.stage, axis=axis).take(range(n), axis=axis)
+    return np.ascontiguousarray(coarse)
 
 
 def decode_stardist(
@@ -79,20 +161,31 @@ def decode_stardist(
     CancelledError
         If `should_cancel` said yes.
     """
-    logits = np.clip(out.features[:, 0], -_LARGEST_LOGIT, _LARGEST_LOGIT)
-    labels, _ = stardist_instances(
-        1.0 / (1.0 + np.exp(-logits)),
-        out.features[:, 1:],
-        cell_centres(star_cells(out, shape)).astype(np.float32),
-        shape,
-        rays_of(config),
-        settings,
-        should_cancel=should_cancel,
-    )
-    coarse = out.dense[..., 0]
-    for axis, n in enumerate(shape):
-        coarse = np.repeat(coarse, 1 << out.stage, axis=axis).take(range(n), axis=axis)
-    return labels, np.ascontiguousarray(coarse)
+    said, settings = star_prediction(out, shape), settings or StarDistSettings()
+    return star_labels(said, config, settings, should_cancel=should_cancel), star_logit(out, shape)
+
+
+def class_labels(
+    logits: NDArray[np.float32],
+    settings: ThreeClassSettings | None = None,
+    *,
+    should_cancel: Callable[[], bool] | None = None,
+) -> NDArray[np.uint32]:
+    """Objects from the logits (Z, Y, X, 3) of background, interior and boundary."""
+    shares = logits - logits.max(-1, keepdims=True)
+    np.exp(shares, out=shares)
+    shares /= shares.sum(-1, keepdims=True)
+    return three_class_instances(np.moveaxis(shares, -1, 0), settings, should_cancel=should_cancel)
+
+
+def class_logit(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logit of being inside, interior or boundary; (Z, Y, X) float32."""
+    top = logits.max(-1)
+    inside = np.exp(logits[..., 1] - top) + np.exp(logits[..., 2] - top)
+    inside = np.log(np.maximum(inside, 1e-12, out=inside), out=inside)
+    outside = np.exp(logits[..., 0] - top)
+    inside -= np.log(np.maximum(outside, 1e-12, out=outside), out=outside)
+    return np.asarray(inside, np.float32)
 
 
 def decode_three_class(
@@ -106,13 +199,7 @@ def decode_three_class(
     probability : (Z, Y, X) float32
         Logit of being inside, interior or boundary.
     """
-    logits = np.moveaxis(out.dense, -1, 0)
-    top = logits.max(0)
-    weights = np.exp(logits - top)
-    total = weights.sum(0)
-    labels = three_class_instances(weights / total, settings, should_cancel=should_cancel)
-    inside = np.log(np.maximum(weights[1] + weights[2], 1e-12)) - np.log(np.maximum(weights[0], 1e-12))
-    return labels, np.ascontiguousarray(inside, np.float32)
+    return class_labels(out.dense, settings, should_cancel=should_cancel), class_logit(out.dense)
 
 
 def settings_of(head: str, values: dict[str, float], *, outline: float = 0.5) -> Any:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from napari_aprcnn._kernels import Stopped, clean_labels, compact_labels
 from napari_aprcnn.config import AxisMapping
-from napari_aprcnn.errors import ConfigError
+from napari_aprcnn.errors import CancelledError, ConfigError
 from napari_aprcnn.segment import flows as flow_masks
 from napari_aprcnn.segment.result import smallest_dtype
 from napari_aprcnn.segment.sizes import drop_small
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from napari_aprcnn.config import SegmentConfig
     from napari_aprcnn.segment.result import SegmentationResult
 
-__all__ = ["VolumeOutputs", "nearest", "relabel", "resized", "volume_labels"]
+__all__ = ["VolumeOutputs", "nearest", "relabel", "resized", "volume_labels", "with_decoding"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,14 @@ class VolumeOutputs:
     flows: NDArray[np.float32]
     probability: NDArray[np.float32]
     shape: tuple[int, int, int]
+
+    def labels(
+        self, config: SegmentConfig, *, threads: int | None = None, should_cancel: Callable[[], bool] | None = None
+    ) -> NDArray[np.uint32]:
+        """As `volume_labels`."""
+        return volume_labels(
+            self.flows, self.probability, self.shape, config, threads=threads, should_cancel=should_cancel
+        )
 
 
 def volume_labels(
@@ -82,12 +91,19 @@ def volume_labels(
     """
     options = config.volume
     level = math.log(options.outline / (1.0 - options.outline))
-    flow_config = config.flows.replace(probability_threshold=config.flows.probability_threshold + level)
+    zoomed, least = probability.shape != tuple(shape), config.flows.min_size_vox
+    flow_config = config.flows.replace(
+        probability_threshold=config.flows.probability_threshold + level, min_size_vox=0 if zoomed else least
+    )
     labels = flow_masks.masks_from_flows(
         flows, probability, config=flow_config, threads=threads, should_cancel=should_cancel
     )
-    if labels.shape != tuple(shape):
-        labels = nearest(labels, shape)
+    if zoomed:  # the smallest size is one of the image's voxels
+        labels, n = nearest(labels, shape)
+        try:
+            clean_labels(labels, n, min_size=least, fill_holes=False, threads=threads, should_cancel=should_cancel)
+        except Stopped as stop:
+            raise CancelledError("cancelled: no masks were made") from stop
     return move_outlines(labels, options.grow_vox)
 
 
@@ -117,7 +133,8 @@ def relabel(
     Raises
     ------
     ConfigError
-        If the result holds no outputs of a network for volumes.
+        If the result holds no outputs of a network for volumes, or asks for StarDist objects of a probability so low
+        that they were not kept.
     CancelledError
         If `should_cancel` said yes.
     """
@@ -126,15 +143,18 @@ def relabel(
         raise ConfigError(
             "the result holds no outputs of a network for volumes; run it in one block with keep_flows=True"
         )
-    volume = result.config.volume.replace(outline=config.volume.outline, grow_vox=config.volume.grow_vox)
-    merged = result.config.replace(volume=volume, flows=config.flows, smallest_share_3d=config.smallest_share_3d)
-    labels = volume_labels(
-        outputs.flows, outputs.probability, outputs.shape, merged, threads=threads, should_cancel=should_cancel
-    )
+    merged = with_decoding(result.config, config)
+    labels = outputs.labels(merged, threads=threads, should_cancel=should_cancel)
     n_objects = drop_small(labels, share=merged.smallest_share_3d)
     image = MappedImage(labels, AxisMapping(order=result.axes), 1, outputs.shape)
     shown = np.ascontiguousarray(image.to_output(labels[None].astype(smallest_dtype(n_objects))))
     return replace(result, labels=shown, readout=result.readout.replace(n_objects=n_objects), config=merged)
+
+
+def with_decoding(run: SegmentConfig, config: SegmentConfig) -> SegmentConfig:
+    """Return the configuration of a run with what makes labels of the network's outputs taken from another."""
+    volume = run.volume.replace(outline=config.volume.outline, grow_vox=config.volume.grow_vox)
+    return run.replace(volume=volume, flows=config.flows, smallest_share_3d=config.smallest_share_3d)
 
 
 def resized(image: NDArray[Any], size: Any) -> NDArray[np.float32]:
@@ -144,7 +164,7 @@ def resized(image: NDArray[Any], size: Any) -> NDArray[np.float32]:
     return np.asarray(out[0, 0].numpy())
 
 
-def nearest(labels: NDArray[np.uint32], size: tuple[int, ...]) -> NDArray[np.uint32]:
-    """Resample labels by the nearest voxel."""
+def nearest(labels: NDArray[np.uint32], size: tuple[int, ...]) -> tuple[NDArray[np.uint32], int]:
+    """Resample labels by the nearest voxel, and number those that a voxel is left of: 1..n in their order, and n."""
     index = [((np.arange(n) + 0.5) * m / n).astype(np.intp) for n, m in zip(size, labels.shape, strict=True)]
-    return np.ascontiguousarray(labels[np.ix_(*index)])
+    return compact_labels(labels[np.ix_(*index)])

@@ -4,36 +4,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_aprcnn._kernels import compact_labels
-from napari_aprcnn.errors import NotEnoughMemoryError
-from napari_aprcnn.models.volume_config import halo
+from napari_aprcnn.errors import ImageError
 from napari_aprcnn.models.volume_inputs import InputScale, input_scale
-from napari_aprcnn.models.volume_memory import peak_row_bytes
-from napari_aprcnn.segment.blocks import Block, adopt, cut_blocks
-from napari_aprcnn.segment.memory import words_bytes
+from napari_aprcnn.segment.blocks import adopt
 from napari_aprcnn.segment.scale import Scale
 from napari_aprcnn.segment.sizes import drop_small
 from napari_aprcnn.segment.speeds import speeds
+from napari_aprcnn.segment.star_targets import require_volume
 from napari_aprcnn.segment.stardist import require_stardist
 from napari_aprcnn.segment.store import Store
-from napari_aprcnn.segment.volume_flows import move_outlines
-from napari_aprcnn.segment.volume_heads import decode_stardist, decode_three_class, settings_of
-from napari_aprcnn.segment.volume_masks import VolumeOutputs, nearest, resized, volume_labels
+from napari_aprcnn.segment.volume_masks import VolumeOutputs, resized, volume_labels
+from napari_aprcnn.segment.volume_outputs import HeadOutputs, head_outputs
+from napari_aprcnn.segment.volume_plan import (
+    DENSE_PRR,
+    SECONDS_PER_ROW,
+    SECONDS_PER_VOXEL,
+    TYPICAL_PRR,
+    VolumePlan,
+    margin_of,
+    on_voxels,
+    plan_volume,
+    row_bytes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from napari_aprcnn.apr.tree import ParticleTree
-    from napari_aprcnn.config import SegmentConfig, VolumeConfig
-    from napari_aprcnn.models.volume_config import VolumeNetConfig
-    from napari_aprcnn.models.volume_network import VolumeNetwork, VolumeOutput
+    from napari_aprcnn.config import SegmentConfig
+    from napari_aprcnn.models.volume_network import VolumeNetwork
     from napari_aprcnn.segment.diameter import DiameterEstimate
     from napari_aprcnn.segment.partials import Partials
     from napari_aprcnn.segment.plan import Mode
@@ -41,24 +44,8 @@ if TYPE_CHECKING:
     from napari_aprcnn.segment.reader import Reader
     from napari_aprcnn.segment.source import MappedImage
 
-__all__ = [
-    "DENSE_PRR",
-    "TYPICAL_PRR",
-    "VolumePlan",
-    "VolumeRun",
-    "margin_of",
-    "on_voxels",
-    "pace_of",
-    "plan_volume",
-    "remember_pace",
-    "row_bytes",
-]
+__all__ = ["VolumePlan", "VolumeRun", "on_voxels", "pace_of", "remember_pace"]
 
-# Bytes at the peak, measured: of the run, of a voxel beside the network, and of a voxel when masks are made afterwards.
-FIXED_BYTES, VOXEL_BYTES, MASK_BYTES = 15_000_000, 12, 62
-TYPICAL_PRR, DENSE_PRR = 4.0, 2.0  # what an estimate assumes, and what blocks must fit the memory at
-SECONDS_PER_ROW, SECONDS_PER_VOXEL = 1.15e-6, 1.3e-7
-LEAST_CORE = 32
 SCALE_PLANES = 24
 # Seconds that runs of a model took, over those that were expected; by model and device.
 _PACE: dict[tuple[str, str], float] = {}
@@ -84,113 +71,6 @@ def _on_cpu(device: str) -> bool:
     return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
 
 
-def margin_of(config: VolumeNetConfig, zoom: float) -> tuple[int, int, int]:
-    """How far blocks of an image must overlap, in its voxels along z, y, x."""
-    reach = halo(config)
-    margin = math.ceil(max(reach.before, reach.after) / zoom)
-    return margin, margin, margin
-
-
-def on_voxels(config: VolumeNetConfig, options: VolumeConfig) -> bool:
-    """Whether no stage of a network works on particles."""
-    return (config.hybrid if options.particle_stages is None else options.particle_stages) == 0
-
-
-@dataclass(frozen=True)
-class VolumePlan:
-    """How a run is cut.
-
-    Attributes
-    ----------
-    blocks
-        Of one time point.
-    memory_bytes
-        Peak memory that the run is expected to add.
-    seconds
-        Expected time.
-    n_tiles
-        Blocks of the whole run.
-    """
-
-    blocks: tuple[Block, ...]
-    memory_bytes: int
-    seconds: float
-    n_tiles: int
-    tile_px: int = 0
-    reduced: bool = False
-
-
-def row_bytes(config: VolumeNetConfig, options: VolumeConfig, precision: str = "float32") -> Callable[[float], float]:
-    """Bytes at the peak of a row of the finest stage, a particle or a voxel, from the PRR."""
-    stages = config.particle_stages if options.particle_stages is None else options.particle_stages
-    return partial(peak_row_bytes, config.replace(particle_stages=stages), half=precision == "bfloat16")
-
-
-def plan_volume(
-    shape: tuple[int, int, int],
-    *,
-    n_times: int,
-    margin: tuple[int, int, int],
-    budget: int,
-    per_row: Callable[[float], float],
-    prr: float = DENSE_PRR,
-    known_prr: float | None = None,
-    zoom: float = 1.0,
-) -> VolumePlan:
-    """Find the largest blocks that fit a budget.
-
-    Parameters
-    ----------
-    shape, n_times
-        Of a time point, and how many there are.
-    margin
-        What blocks overlap along z, y, x.
-    budget
-        Bytes.
-    per_row
-        Bytes of a row of the finest stage, from the PRR (`row_bytes`).
-    prr
-        Voxels a particle that blocks are cut for; 1 for networks on voxels.
-    known_prr
-        Voxels a particle as measured, for the figures of memory and time; ``None``: as `prr`. How an image is cut does
-        not depend on it, so that the same run is cut the same way each time.
-    zoom
-        As in `VolumeConfig`.
-
-    Raises
-    ------
-    NotEnoughMemoryError
-        If not even small blocks fit.
-    """
-
-    def per_voxel(at: float) -> float:
-        return zoom**3 * max(VOXEL_BYTES + per_row(at) / at, MASK_BYTES)
-
-    lasting = FIXED_BYTES + 4 * math.prod(shape) * n_times
-    parts = [1, 1, 1]
-    while True:
-        core = [-(-n // p) for n, p in zip(shape, parts, strict=True)]
-        outer = [min(c + 2 * m, n) if p > 1 else n for c, m, n, p in zip(core, margin, shape, parts, strict=True)]
-        needed = lasting + math.prod(outer) * per_voxel(prr)
-        if needed <= budget:
-            break
-        longest = max(range(3), key=lambda axis: core[axis])
-        if core[longest] <= LEAST_CORE:
-            raise NotEnoughMemoryError(
-                f"the run needs at least {words_bytes(needed)} even in the smallest blocks, and may take "
-                f"{words_bytes(budget)}; close other programs, raise tiles.memory_gb, or crop the image"
-            )
-        parts[longest] += 1
-    cut = tuple(parts[axis] > 1 for axis in range(3))
-    margins = tuple(m if c else 0 for m, c in zip(margin, cut, strict=True))
-    blocks = cut_blocks(shape, parts=(parts[0], parts[1], parts[2]), halo=(margins[0], margins[1], margins[2]))
-    voxels = sum(math.prod(block.outer_shape) for block in blocks) * n_times * zoom**3
-    true_prr = known_prr or prr
-    seconds = voxels * (SECONDS_PER_VOXEL + SECONDS_PER_ROW / true_prr)
-    needed = lasting + math.prod(outer) * per_voxel(true_prr)
-    return VolumePlan(blocks, int(needed), seconds, len(blocks) * n_times, max(outer), len(blocks) > 1)
-
-
 @dataclass
 class VolumeRun:
     """What one run works with; attributes as those of `Run`.
@@ -214,7 +94,7 @@ class VolumeRun:
     mode: Mode = "volume"
     diameter: DiameterEstimate | None = None
     tree: ParticleTree | None = None
-    outputs: VolumeOutputs | None = None
+    outputs: VolumeOutputs | HeadOutputs | None = None
     _voxels: int = 0
     _particles: int = 0
 
@@ -248,6 +128,9 @@ class VolumeRun:
             prr=1.0 if on_voxels(net, self.config.volume) else DENSE_PRR,
             known_prr=None if on_voxels(net, self.config.volume) else TYPICAL_PRR,
             zoom=zoom,
+            head=net.head,
+            keep=self.config.keep_flows,
+            moved=self.config.volume.grow_vox != 0,
         )
         self.tile_px = plan.tile_px
         self.reporter.plan(plan.seconds)
@@ -306,6 +189,7 @@ class VolumeRun:
             image = resized(image, [max(1, round(n * options.zoom)) for n in shape])
         seen = image.shape
         padded = self._padded(image)
+        self._require_volume(padded.shape, shape)
         with self.reporter.stage("network"):
             out = self.network.predict(
                 padded,
@@ -330,7 +214,17 @@ class VolumeRun:
                 del dense
                 found = self._from_flows(flows, probability, shape, plan)
             else:
-                found = self._from_head(out, padded.shape, seen, shape)
+                outputs, probability = head_outputs(
+                    out,
+                    self.network.module.config,
+                    self.network.card,
+                    padded=padded.shape,
+                    seen=seen,
+                    shape=shape,
+                    outline=options.outline,
+                )
+                del out
+                found = self._from_head(outputs, probability, plan)
         self.reporter.advance("masks", 0.3 * share, done=0, total=plan.n_tiles, what="masks are done")
         return found
 
@@ -342,6 +236,16 @@ class VolumeRun:
             return image
         return np.pad(image, ((0, 0), (0, 0), (0, least - image.shape[2])), mode="edge")
 
+    def _require_volume(self, seen: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        """Refuse what a StarDist head cannot make objects of, by the shape of the image and before the network runs."""
+        if self.network.module.config.head != "stardist" or min(seen) > 1:
+            return
+        require_volume(shape)
+        raise ImageError(
+            f"got zoom {self.config.volume.zoom:g} for an image of shape {shape}: the network would see a plane of it; "
+            "take a zoom at which two voxels are left along each axis"
+        )
+
     def _from_flows(
         self, flows: NDArray[np.float32], probability: NDArray[np.float32], shape: tuple[int, ...], plan: VolumePlan
     ) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.float32]]:
@@ -350,25 +254,18 @@ class VolumeRun:
         if plan.n_tiles == 1 and self.config.keep_flows:
             z, y, x = shape
             self.outputs = VolumeOutputs(flows, probability, (z, y, x))
-        if self.config.volume.zoom != 1.0 and self.config.keep_flows:
-            flows = np.stack([resized(f, shape) for f in flows])
-            probability = resized(probability, shape)
+        if self.config.volume.zoom != 1.0 and self.config.keep_flows and len(plan.blocks) == 1:
+            large = np.empty((len(flows), *shape), np.float32)
+            for one, flow in zip(large, flows, strict=True):
+                one[...] = resized(flow, shape)
+            flows, probability = large, resized(probability, shape)
         return labels, flows, probability
 
     def _from_head(
-        self, out: VolumeOutput, padded: tuple[int, ...], seen: tuple[int, ...], shape: tuple[int, ...]
+        self, outputs: HeadOutputs, probability: NDArray[np.float32], plan: VolumePlan
     ) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.float32]]:
-        """Labels of the other heads, which have no flows; an outline of 0.5 is the thresholds of the card."""
-        net, card, stop = self.network.module.config, self.network.card, self.reporter.should_cancel
-        settings = settings_of(net.head, card.settings, outline=self.config.volume.outline)
-        z, y, x = padded
-        if net.head == "stardist":
-            labels, probability = decode_stardist(out, net, (z, y, x), settings, should_cancel=stop)
-        else:
-            labels, probability = decode_three_class(out, settings, should_cancel=stop)
-        if tuple(padded) != tuple(seen):
-            labels, probability = compact_labels(labels[:, :, : seen[2]])[0], probability[:, :, : seen[2]]
-        if tuple(seen) != tuple(shape):
-            labels, probability = nearest(labels, shape), resized(probability, shape)
-        labels = move_outlines(labels, self.config.volume.grow_vox)
-        return labels, np.zeros((0, *shape), np.float32), probability
+        """Labels of the other heads, which have no flows."""
+        labels = outputs.labels(self.config, should_cancel=self.reporter.should_cancel)
+        if plan.n_tiles == 1 and self.config.keep_flows:
+            self.outputs = outputs
+        return labels, np.zeros((0, *outputs.shape), np.float32), probability
