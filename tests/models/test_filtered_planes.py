@@ -154,7 +154,7 @@ def test_memory_begins_with_a_cache_line():
         assert (made.shape, made.dtype) == (shape, dtype)
         assert made.ctypes.data % 64 == 0
         assert made.flags.c_contiguous
-    weights, _, _, halves = planes.pack(np.ones((48, 32), np.float32), np.zeros(48, np.float32))
+    weights, _, _, halves, _ = planes.pack(np.ones((48, 32), np.float32), np.zeros(48, np.float32))
     assert weights.ctypes.data % 64 == 0
     assert halves is None or halves.ctypes.data % 64 == 0
 
