@@ -96,6 +96,9 @@ def test_ranges_are_means_and_leave_the_network_as_it_was():
     for key, span in both.items():
         np.testing.assert_allclose(span, (np.array(one[key]) + other[key]) / 2, rtol=1e-5, atol=1e-6)
         assert span[0] <= 0 <= span[1]
+    few = FusedFamily(random_weights("faster_v3"), spans={"u1": both["u1"]})(dark)[0]
+    all_of_them = FusedFamily(random_weights("faster_v3"), spans=both)(dark)[0]
+    assert (few - before).abs().mean() < (all_of_them - before).abs().mean()
     with pytest.raises(ValueError, match="no image"):
         network.measure_spans([])
     with pytest.raises(ValueError, match="fewer bits"):

@@ -130,7 +130,8 @@ class FusedFamily(nn.Module):
             return {}  # a few planes: float32 all the way
         if self._seen is not None:
             return {"seen": self._seen.setdefault(key, np.zeros(2, np.float32))}
-        return {} if self.spans is None else {"span": self.spans[key]}
+        # A card that knows not all of them leaves the others as they are.
+        return {} if self.spans is None or key not in self.spans else {"span": self.spans[key]}
 
     def measure_spans(self, inputs: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
         """Smallest and largest value that each pointwise convolution multiplies, for products of 8 bits.
