@@ -1,3 +1,6 @@
+#include <string>
+#include <vector>
+
 #include "binding.hpp"
 #include "cells.hpp"
 #include "conv.hpp"

@@ -1,6 +1,7 @@
 #include <nanobind/stl/pair.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "binding.hpp"
 #include "conv_packed.hpp"

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "particles.hpp"
+#include "vectors.hpp"
 
 namespace aprcnn {
 
@@ -59,7 +60,7 @@ class BlockPatches {
 
     // The tables of a block that comes later.
     void ask_for(int64_t block) const {
-#if defined(__clang__) || defined(__GNUC__)
+#if defined(APRCNN_VECTORS)
         const int32_t* around = table_.around + 27 * block;
         __builtin_prefetch(around);
         __builtin_prefetch(around + 16);

@@ -207,8 +207,9 @@ void conv_weight(const float* features, const float* tree, StageSize size, const
             task.sums.assign(kernel.taps * kernel.in * task.width, 0.0f);
             sum(task, task.sums.data());
         });
-        for (const auto& [depth, own] : of_depth) {
-            float* to = grad_weight + depth * kernel.out * kernel.in * kernel.taps;
+        for (const auto& one : of_depth) {
+            const auto& own = one.second;  // lambdas of C++17 do not see structured bindings
+            float* to = grad_weight + one.first * kernel.out * kernel.in * kernel.taps;
             const int64_t cells = kernel.taps * kernel.in * columns * static_cast<int64_t>(own.size());
             parallel_for(kernel.in, cells > 100000 ? threads : 1, [&](int64_t i, int, const StopFlag&) {
                 for (const size_t t : own) {

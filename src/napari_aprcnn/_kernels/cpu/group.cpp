@@ -1,6 +1,7 @@
 // Places where many voxels end become objects.
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "masks.hpp"
 

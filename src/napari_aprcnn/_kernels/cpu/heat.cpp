@@ -1,6 +1,7 @@
 // Masks to flows: heat spreads from the centre of each object, the flow is the direction in which it rises.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "hot.hpp"
 #include "objects.hpp"

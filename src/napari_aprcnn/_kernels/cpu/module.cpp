@@ -1,5 +1,6 @@
 // The compiled kernels' Python module: arrays in, arrays filled. The Python side allocates and checks.
 #include <memory>
+#include <string>
 
 #include "binding.hpp"
 #include "compact.hpp"
