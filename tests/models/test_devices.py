@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from napari_aprcnn._kernels import use_kernels
 from napari_aprcnn.errors import DeviceError
 from napari_aprcnn.models import devices
 from napari_aprcnn.models.devices import gpu_words, resolve_device, usable_threads
@@ -16,6 +17,15 @@ def test_cpu_in_words():
     assert resolve_device("cpu", threads=2).words == "CPU, 2 threads"
     assert resolve_device("cpu", threads=1).words == "CPU, 1 thread"
     assert resolve_device("cpu").threads == usable_threads() >= 1
+
+
+def test_that_kernels_are_not_compiled_is_said():
+    before = use_kernels("reference")
+    try:
+        assert resolve_device("cpu", threads=2).words == "CPU, 2 threads, slow: the kernels are not compiled"
+    finally:
+        use_kernels(before)
+    assert "slow" not in resolve_device("cpu").words
 
 
 @no_cuda

@@ -16,11 +16,13 @@ from pathlib import Path
 
 import torch
 
+from napari_aprcnn._kernels.dispatch import compiled
 from napari_aprcnn.errors import DeviceError
 
 __all__ = ["Device", "gpu_words", "resolve_device", "usable_threads"]
 
 _NAMES = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+_NOT_COMPILED = ", slow: the kernels are not compiled"
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -130,6 +132,6 @@ def resolve_device(name: str = "auto", *, threads: int | None = None) -> Device:
             raise DeviceError(f"device {name!r} was asked for but cannot be used: {reason}; choose auto or cpu")
         words = _gpu_name(gpu)
     if gpu is None or name == "cpu":
-        cpu = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+        cpu = f"CPU, {threads} thread{'s' if threads > 1 else ''}" + ("" if compiled() else _NOT_COMPILED)
         return Device(torch_device=torch.device("cpu"), words=cpu, gpu=words, threads=threads)
     return Device(torch_device=gpu, words=words, gpu=words, threads=threads)
