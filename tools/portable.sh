@@ -23,8 +23,10 @@ import napari_aprcnn._kernels.dispatch as dispatch, pytest
 print(dispatch.extension().__file__, dispatch.instruction_sets())
 sys.exit(pytest.main(sys.argv[1:]))'
 
-need() { # program, packages
-    command -v "$1" >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${@:2}" >/dev/null; }
+need() { # packages of the system
+    local missing=() package
+    for package in "$@"; do dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package"); done
+    [ ${#missing[@]} = 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null; }
 }
 
 build() { # name, CMake options
@@ -43,10 +45,9 @@ check() { # paths to import from, then the interpreter
 
 clang() { # CLANG=-19: that version
     local version=${CLANG:-}
-    need "clang++$version" "clang$version" "libc++$version-dev" "libc++abi$version-dev"
-    local library
-    library=$(dirname "$(dirname "$(readlink -f "$(command -v "clang++$version")")")")/lib
-    build clang -DCMAKE_CXX_COMPILER="clang++$version" -DCMAKE_CXX_FLAGS="-stdlib=libc++ -Wno-unused-command-line-argument -Wl,-rpath,$library -L$library"
+    need "clang$version" "libc++$version-dev" "libc++abi$version-dev"
+    build clang -DCMAKE_CXX_COMPILER="clang++$version" \
+        -DCMAKE_CXX_FLAGS="-stdlib=libc++ -static-libstdc++ -Wno-unused-command-line-argument"
     check "$OUT/clang/package" "$PYTHON"
 }
 
@@ -56,9 +57,7 @@ arrays() {
 }
 
 arm64() {
-    need qemu-aarch64-static qemu-user-static
-    need debootstrap debootstrap
-    need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
+    need qemu-user-static debootstrap g++-aarch64-linux-gnu
     local here=$OUT/arm64 root=$OUT/arm64/root
     mkdir -p "$here"
     if [ ! -x "$root/usr/bin/python3.11" ]; then
@@ -83,7 +82,7 @@ arm64() {
 }
 
 windows() {
-    need x86_64-w64-mingw32-g++-posix g++-mingw-w64-x86-64-posix
+    need g++-mingw-w64-x86-64-posix
     local file flags
     for file in "$CPU"/*.cpp; do
         case $(basename "$file") in

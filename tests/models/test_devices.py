@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from napari_aprcnn._kernels import use_kernels
 from napari_aprcnn.errors import DeviceError
-from napari_aprcnn.models import devices
+from napari_aprcnn.models import device_trial, devices
 from napari_aprcnn.models.devices import gpu_words, resolve_device, usable_threads
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -82,3 +83,48 @@ def test_a_container_quota_limits_the_threads(monkeypatch, tmp_path):
     assert usable_threads() == 2
     quota.write_text("max 100000\n")
     assert usable_threads() == 8
+
+
+def test_an_apple_gpu_has_to_run_both_kinds_of_networks(monkeypatch):
+    """The CPU stands for the Apple GPU, which no machine of ours has."""
+    asked = []
+
+    def trial(device):
+        asked.append(device.type)
+        return "a network on particles fails there: not implemented"
+
+    monkeypatch.setattr(devices, "why_networks_fail", trial)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
+    ones = torch.ones
+    monkeypatch.setattr(devices.torch, "ones", lambda *shape, device: ones(*shape))
+    device = resolve_device("auto", threads=1)
+    assert asked[-1] == "mps"
+    assert device.words == "CPU, 1 thread"
+    assert "not implemented" in device.gpu
+    with pytest.raises(DeviceError, match="cannot be used: a network on particles fails there"):
+        resolve_device("mps")
+    monkeypatch.setattr(devices, "why_networks_fail", lambda _: None)
+    assert resolve_device("auto").words == "Apple GPU"
+
+
+def test_the_trial_finds_what_fails_and_what_is_wrong(monkeypatch):
+    here = torch.device("cpu")
+    trial = device_trial.why_networks_fail.__wrapped__
+    state = torch.random.get_rng_state()
+    assert trial(here) is None
+    assert torch.equal(torch.random.get_rng_state(), state)  # nobody's random numbers are touched
+    calls = []
+
+    def wrong(device):
+        calls.append(device)
+        return np.arange(3.0) * len(calls)
+
+    monkeypatch.setattr(device_trial, "_planes", wrong)
+    assert "planes computes something else" in trial(here)
+
+    def fails(device):
+        raise NotImplementedError("The operator 'aten::x' is not implemented for MPS\nmore")
+
+    monkeypatch.setattr(device_trial, "_planes", fails)
+    assert trial(here) == "a network on planes fails there: The operator 'aten::x' is not implemented for MPS"

@@ -18,6 +18,7 @@ import torch
 
 from napari_aprcnn._kernels.dispatch import compiled
 from napari_aprcnn.errors import DeviceError
+from napari_aprcnn.models.device_trial import why_networks_fail
 
 __all__ = ["Device", "gpu_words", "resolve_device", "usable_threads"]
 
@@ -61,7 +62,7 @@ def usable_threads() -> int:
 
 
 def _why_not(device: torch.device) -> str | None:
-    """Return why a GPU cannot be used, or None if one operation on it came back right."""
+    """Return why a GPU cannot be used, or None if one operation, of Apple's small networks, came back right."""
     if device.type == "cuda":
         if torch.version.cuda is None and torch.version.hip is None:
             return f"this torch ({torch.__version__}) was built without CUDA"
@@ -76,7 +77,7 @@ def _why_not(device: torch.device) -> str | None:
             return "it computes 1 + 1 + 1 + 1 wrongly"
     except RuntimeError as error:
         return str(error).splitlines()[0]
-    return None
+    return why_networks_fail(device) if device.type == "mps" else None
 
 
 def _gpu_name(device: torch.device) -> str:
