@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from napari_aprcnn.bench.mask_worker import peak_bytes
 from napari_aprcnn.models.family import CellposeFamily
 from napari_aprcnn.models.fused import FusedFamily
 from napari_aprcnn.models.optimise import for_inference, in_bands
@@ -38,14 +38,6 @@ def _forget_peak() -> None:
     """Let the peak start from what is resident now (Linux): that of importing torch would hide a small network's."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _peak_bytes() -> int:
-    with suppress(OSError):
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def run(*, architecture: str, way: str, edge_px: int, threads: int, repeats: int) -> dict[str, Any]:
@@ -86,7 +78,7 @@ def run(*, architecture: str, way: str, edge_px: int, threads: int, repeats: int
     with torch.inference_mode():
         forward(torch.rand(1, 2, 16, 16))
         _forget_peak()
-        before = _peak_bytes()
+        before = peak_bytes()
         y, _ = forward(x)
         for _ in range(repeats):
             start, start_cpu = time.perf_counter(), time.process_time()
@@ -94,7 +86,7 @@ def run(*, architecture: str, way: str, edge_px: int, threads: int, repeats: int
             wall.append(time.perf_counter() - start)
             cpu.append(time.process_time() - start_cpu)
         # The kernel's count is kept by processor and added up now and then: a small run may seem to free memory.
-        peak = max(0, _peak_bytes() - before)
+        peak = max(0, peak_bytes() - before)
         expected = y if way == "plain" else network(x)[0]
         deviation = float((y - expected).square().mean().sqrt() / expected.std())
     return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import tifffile
 import torch
 
+from napari_aprcnn.bench.mask_worker import peak_bytes
 from napari_aprcnn.bench.trees import synthetic_tree
 from napari_aprcnn.io.read import open_image
 from napari_aprcnn.io.write import write_labels
@@ -28,11 +28,6 @@ from napari_aprcnn.train.simulation import CameraConfig, simulate_volume
 __all__ = ["main", "measure"]
 
 Record = dict[str, Any]
-
-
-def _peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _give_back() -> None:
@@ -80,13 +75,13 @@ def measure(
         before).
     """
     config = VolumeNetConfig(**network)
-    before = _peak_bytes()
+    before = peak_bytes()
     torch.manual_seed(0)
     net = VolumeNet(config).eval()
     if config.hybrid == 0:
         net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     x, found = _input(config, (edge, edge, edge), prr)
-    made = _peak_bytes()
+    made = peak_bytes()
     _give_back()
     record: Record = {"form": config.form, "edge": edge, "prr": found}
     if isinstance(x, ParticleTensor):
@@ -111,7 +106,7 @@ def measure(
             times.append(time.perf_counter() - start)
         del out
     record |= {"first_s": times[0], "forward_s": min(times), "backward_s": min(backs) if backs else None}
-    record |= {"peak_bytes": _peak_bytes() - before, "input_bytes": made - before}
+    record |= {"peak_bytes": peak_bytes() - before, "input_bytes": made - before}
     return record
 
 
