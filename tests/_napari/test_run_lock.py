@@ -11,8 +11,8 @@ import psutil
 import pytest
 from train_tools import FakeChild, epoch, last_error, make, nuclei
 
-from napari_aprcnn._napari.run_lock import RunLock, need_free
 from napari_aprcnn.errors import CancelledError, OutputError, TrainingError
+from napari_aprcnn.train.run_lock import RunLock, need_free
 
 
 def lock_file(folder):

@@ -14,7 +14,6 @@ from psygnal import Signal
 
 from napari_aprcnn._napari.fields import get_value, with_value
 from napari_aprcnn._napari.model_choice import choose_model
-from napari_aprcnn._napari.run_lock import need_free
 from napari_aprcnn._napari.train_data_model import TrainData
 from napari_aprcnn._napari.train_runner import Child, TrainRunner, TrainState
 from napari_aprcnn._napari.train_settings import (
@@ -32,6 +31,7 @@ from napari_aprcnn.models.volume_config import VolumeNetConfig
 from napari_aprcnn.models.zoo import list_models
 from napari_aprcnn.train.extras import missing_extras, need_extras
 from napari_aprcnn.train.process import TrainingProcess
+from napari_aprcnn.train.run_lock import need_free
 from napari_aprcnn.train.volume_request import Checkpoint, TrainRequest, find_checkpoint, read_request, set_aside
 from napari_aprcnn.train.volume_settings import VolumeTrainConfig
 

@@ -13,9 +13,9 @@ from psygnal import Signal
 
 from napari_aprcnn import errors
 from napari_aprcnn._napari.jobs import Job, Outcome
-from napari_aprcnn._napari.run_lock import RunLock
 from napari_aprcnn._napari.train_sources import Snapshot, write_pairs
 from napari_aprcnn.train.reports import EpochReport, StepReport
+from napari_aprcnn.train.run_lock import RunLock
 from napari_aprcnn.train.volume_request import TrainRequest
 
 __all__ = ["Child", "StepPoint", "TrainRunner", "TrainState"]

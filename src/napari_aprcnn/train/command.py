@@ -15,10 +15,12 @@ import typer
 
 from napari_aprcnn.config import TrainConfig
 from napari_aprcnn.errors import CancelledError, ConfigError
+from napari_aprcnn.models.network import using_threads
 from napari_aprcnn.models.zoo import ModelCard, save_model
 from napari_aprcnn.train.checks import check_request
 from napari_aprcnn.train.fit import TrainStep, fit
 from napari_aprcnn.train.ranges import at_network_scale, int8_spans
+from napari_aprcnn.train.run_lock import training_in
 from napari_aprcnn.train.sampling import CropSampler
 from napari_aprcnn.train.score import Score, score_archive
 from napari_aprcnn.train.sets import check_shares, mark_of_sets, read_sets, source_names
@@ -94,6 +96,8 @@ def train(
     ------
     ConfigError
         If the name, a share or another parameter is not usable.
+    TrainingError
+        If another process trains a model of that name in that folder.
     TrainingDataError
         If data or test sets cannot be read, or the folder holds another training's checkpoint, one of other images too.
     CancelledError
@@ -108,10 +112,8 @@ def train(
 
     check_shares(config.shares, source_names(data))
     check_request(name, config.architecture, device=device, threads=threads, test=test, progress=prepare)
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
+    run_dir = output / f"{name}_run"
+    with training_in(run_dir, name), using_threads(threads or torch.get_num_threads()):
         state = first_state(initial, config.architecture, seed=config.seed)
         images = read_sets(data, progress=prepare)
         sampler = CropSampler(
@@ -128,7 +130,7 @@ def train(
         module = fit(
             sampler,
             config=config,
-            run_dir=output / f"{name}_run",
+            run_dir=run_dir,
             initial=state,
             key={"images": mark_of_sets(images)},
             device=device,
@@ -138,8 +140,6 @@ def train(
         )
         planes = at_network_scale(images, diameter_px=config.diameter_px)
         spans = int8_spans(module, planes, second_channel=config.second_channel)
-    finally:
-        torch.set_num_threads(before)
     words = data_words or ", ".join(source_names(data))
     said = command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     card = _card(name, config, title=title, data=words, licence=licence, command=said, metrics={})

@@ -39,6 +39,7 @@ from napari_aprcnn.train.distil_options import (  # typer reads the annotations 
 from napari_aprcnn.train.distil_settings import DistilConfig
 from napari_aprcnn.train.fit import TrainStep
 from napari_aprcnn.train.ranges import IMAGES, int8_spans
+from napari_aprcnn.train.run_lock import training_in
 from napari_aprcnn.train.score import Score, score_archive
 from napari_aprcnn.train.signals import stop_on_signals
 from napari_aprcnn.train.starts import first_state
@@ -118,6 +119,8 @@ def distil(
     ------
     ConfigError
         If teacher and student put out different things, or the name, the student or the held-out share is not usable.
+    TrainingError
+        If another process trains a model of that name in that folder.
     TrainingDataError
         If there is nothing to learn from, a test set cannot be read, the teacher finds nothing, or a checkpoint is
         damaged or another's.
@@ -132,7 +135,8 @@ def distil(
 
     parts = _parts(config)
     check_request(name, config.training.architecture, device=device, threads=threads, test=test, progress=heard)
-    with using_threads(threads or torch.get_num_threads()):
+    run_dir = output / f"{name}_run"
+    with training_in(run_dir, name), using_threads(threads or torch.get_num_threads()):
         network = teacher_for(teacher, config, device=device, threads=threads)
         images = read_images(data, kinds=kinds, channel=channel)
         patches = TeacherPatches(
@@ -146,7 +150,7 @@ def distil(
             looked_at,
             config=config,
             teacher_width=network.module.config.widths[3],
-            run_dir=output / f"{name}_run",
+            run_dir=run_dir,
             initial=state,
             device=device,
             workers=workers,

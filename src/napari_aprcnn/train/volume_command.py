@@ -15,9 +15,11 @@ from napari_aprcnn.apr.to_apr import to_apr
 from napari_aprcnn.errors import ConfigError
 from napari_aprcnn.models.cards import ModelCard
 from napari_aprcnn.models.forms import choose_form_for
+from napari_aprcnn.models.network import using_threads
 from napari_aprcnn.models.volume_config import VolumeNetConfig
 from napari_aprcnn.models.zoo import save_model
 from napari_aprcnn.train.reports import EpochReport, StepReport
+from napari_aprcnn.train.run_lock import training_in
 from napari_aprcnn.train.signals import stop_on_signals
 from napari_aprcnn.train.simulation import SimulationConfig, read_simulation, simulate_volume
 from napari_aprcnn.train.volume_checks import check_place, check_training
@@ -102,7 +104,8 @@ def train_volumes(
     MissingDependencyError
         If thresholds are to be chosen and the stardist package is not there.
     TrainingError
-        If the loss is no number any more, or a process that makes crops was killed.
+        If the loss is no number any more, a process that makes crops was killed, or another process trains a model of
+        that name in that folder.
     CancelledError
         If `should_cancel` said yes.
     """
@@ -129,10 +132,7 @@ def train_volumes(
         settings=settings,
         date=date.today().isoformat(),
     )
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
+    with training_in(run_dir, name), using_threads(threads or torch.get_num_threads()):
         looked_at = read_volumes(validation)
         net = fit_volumes(
             config,
@@ -151,8 +151,6 @@ def train_volumes(
                 net, card, looked_at, device=accelerator, threads=threads, should_cancel=should_cancel
             )
             card = card.replace(settings=settings)
-    finally:
-        torch.set_num_threads(before)
     card = card.replace(command=command and command + length_words(find_checkpoint(run_dir), config.epochs))
     save_model(net, path, card)
     return path

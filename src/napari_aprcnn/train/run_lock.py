@@ -1,4 +1,4 @@
-"""One training at a time in the folder of a run, whoever started it: a file says which process it is. No Qt here."""
+"""One training at a time in the folder of a run, whoever started it: a file says which process it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import platform
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import psutil
 from napari_aprcnn.errors import CancelledError, OutputError, TrainingError
 from napari_aprcnn.io.atomic import make_folder, write_text
 
-__all__ = ["RunLock", "need_free"]
+__all__ = ["RunLock", "need_free", "training_in"]
 
 _FILE = "training.lock"
 # A lock that cannot be read is being written, or was when the computer stopped.
@@ -40,6 +41,7 @@ class RunLock:
         self._run_dir, self._name = run_dir, name
         self._guard = threading.Lock()
         self._held = self._released = False
+        self._made: list[Path] = []
 
     def take(self) -> None:
         """Lock the folder for this process; makes the folder.
@@ -56,6 +58,7 @@ class RunLock:
         with self._guard:
             if self._released:
                 raise CancelledError("the training was stopped before it began")
+            self._made = [folder for folder in self._run_dir.parents if not folder.exists()]
             make_folder(self._run_dir)
             path = self._run_dir / _FILE
             need_free(self._run_dir, self._name)
@@ -78,7 +81,7 @@ class RunLock:
                 write_text(_note(pid), self._run_dir / _FILE, overwrite=True)
 
     def release(self) -> None:
-        """Unlock the folder; it goes if nothing else is in it."""
+        """Unlock the folder; it goes if nothing else is in it, and so do those that were made for it."""
         with self._guard:
             self._released = True
             if not self._held:
@@ -86,7 +89,50 @@ class RunLock:
             self._held = False
             with suppress(OSError):
                 (self._run_dir / _FILE).unlink(missing_ok=True)
-                self._run_dir.rmdir()
+                for folder in (self._run_dir, *self._made):
+                    folder.rmdir()
+
+
+@contextmanager
+def training_in(run_dir: Path, name: str) -> Iterator[None]:
+    """Keep the folder of a run for a training of this process as long as it is entered.
+
+    Where this process, or the one that started it, keeps the folder already (as the dock does for the process that it
+    starts), nothing changes.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of the run; made if there is none.
+    name
+        Of the training, for messages.
+
+    Raises
+    ------
+    TrainingError
+        If another process trains there.
+    OutputError
+        If the folder cannot be written to.
+    """
+    if _keeper(run_dir) in {os.getpid(), os.getppid()}:
+        yield
+        return
+    lock = RunLock(run_dir, name)
+    lock.take()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _keeper(run_dir: Path) -> int | None:
+    """Number of the process of this computer that the lock names, if it lives."""
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        note = json.loads((run_dir / _FILE).read_text(encoding="utf-8"))
+        pid = int(note["pid"])
+        if note["host"] == platform.node() and _lives(pid, float(note["started"])):
+            return pid
+    return None
 
 
 def need_free(run_dir: Path, name: str) -> None:
