@@ -94,3 +94,19 @@ def test_what_is_refused(run, files):
         assert result.exit_code == code, result.output
         assert words in " ".join(result.output.split())
     assert not (files / "out").exists() or not list((files / "out").iterdir())
+
+
+def test_the_channel_that_is_measured_is_said(run, files):
+    image = np.stack([np.zeros((6, 40, 40), np.uint16), np.full((6, 40, 40), 500, np.uint16)])
+    tifffile.imwrite(files / "two.tif", image, metadata={"axes": "CZYX"}, ome=True)
+    arguments = (files / "a.tif", files / "two.tif", "-o", files / "out", "--overwrite")
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert "two.tif: the image has 2 channels; channel 0 is measured: choose another with --channel" in words
+    first = (files / "out" / "a_nodes.csv").read_text()
+    result = run(*arguments, "--channel", 1)
+    assert "is measured" not in result.output
+    assert (files / "out" / "a_nodes.csv").read_text() != first
+    assert "is measured" not in run(*arguments, "-q").output
+    assert "without an image" in " ".join(run(files / "a.tif", "-o", files / "out", "--channel", 0).output.split())

@@ -13,7 +13,7 @@ _COLOURS = ("red", "green", "blue")
 _EDGE_PX = 2048
 
 
-def choose_channel(source: ImageSource, order: str) -> tuple[int, str | None]:
+def choose_channel(source: ImageSource, order: str, *, use: str = "segmented") -> tuple[int, str | None]:
     """Choose a channel: the first, or of an image with colours the one with the largest contrast.
 
     Nuclei are often blue in pictures of a microscope, and red may hold nothing at all.
@@ -24,6 +24,8 @@ def choose_channel(source: ImageSource, order: str) -> tuple[int, str | None]:
         The image.
     order
         Its axes, as they are taken.
+    use
+        What is done with the channel, for the note.
 
     Returns
     -------
@@ -44,11 +46,11 @@ def choose_channel(source: ImageSource, order: str) -> tuple[int, str | None]:
         channel = _largest_contrast(source, order)
         return channel, (
             f"the image has colours; {_COLOURS[channel]} (channel {channel}), that of the largest contrast, is "
-            "segmented: choose another with --channel"
+            f"{use}: choose another with --channel"
         )
     name = source.channel_names[0] if source.channel_names else ""
     named = f" ({name})" if name and name != "channel 0" else ""
-    return 0, f"the image has {count} channels; channel 0{named} is segmented: choose another with --channel"
+    return 0, f"the image has {count} channels; channel 0{named} is {use}: choose another with --channel"
 
 
 def _has_colours(source: ImageSource, order: str) -> bool:

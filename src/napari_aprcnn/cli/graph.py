@@ -57,7 +57,10 @@ def graph(
     spacing: Annotated[
         str | None, typer.Option("--spacing", help="Voxel size in um: z,y,x or y,x or one number (from the file).")
     ] = None,
-    channel: Annotated[int, typer.Option("--channel", help="Channel of the image, from 0.", min=0)] = 0,
+    channel: Annotated[
+        int | None,
+        typer.Option("--channel", help="Channel of the image, from 0 (the first, or of colours the clearest).", min=0),
+    ] = None,
     formats: Annotated[
         list[GraphFormat] | None,
         typer.Option("--format", help="Can be repeated (csv). tensors: safetensors for PyTorch Geometric."),
@@ -77,11 +80,13 @@ def graph(
     with guarded():
         if output is None and not descriptors:
             raise ConfigError("got neither a folder to write to nor --descriptors; expected at least one of them")
-        if channel and image is None:
+        if channel is not None and image is None:
             raise ConfigError(f"got --channel {channel} without an image; give the image behind the labels")
         _check_kind(edges, gap=gap, radius=radius, k=k)
         array, spacing_um = _labels(labels, spacing)
-        values = None if image is None else _image(image, array.shape, channel)
+        values, note = (None, None) if image is None else _image(image, array.shape, channel)
+        if note is not None and not quiet:
+            say(f"note: {note}")
         from napari_aprcnn.graph.build import nuclei_graph
 
         with Interrupt() as interrupt, _bar(shown=not quiet) as progress:
@@ -137,21 +142,24 @@ def _labels(path: Path, spacing: str | None) -> tuple[Any, tuple[float, ...] | N
     return np.asarray(source.data), None if size is None else tuple(size[-len(letters) :])
 
 
-def _image(path: Path, shape: tuple[int, ...], channel: int) -> Any:
+def _image(path: Path, shape: tuple[int, ...], channel: int | None) -> tuple[Any, str | None]:
     import numpy as np
 
+    from napari_aprcnn.cli.channels import choose_channel
     from napari_aprcnn.io.read import open_image
 
     source = open_image(path)
-    data = source.data
+    data, note = source.data, None
     if tuple(data.shape) != tuple(shape) and "C" in source.axes:
         at = source.axes.index("C")
+        if channel is None:
+            channel, note = choose_channel(source, source.axes, use="measured")
         if channel >= data.shape[at]:
             raise AxesError(f"{path.name} has {data.shape[at]} channels; expected --channel 0 to {data.shape[at] - 1}")
         data = data[(slice(None),) * at + (channel,)]
     elif channel:
         raise AxesError(f"{path.name} has no channels; leave --channel out")
-    return np.asarray(data)
+    return np.asarray(data), None if note is None else f"{path.name}: {note}"
 
 
 @contextmanager
