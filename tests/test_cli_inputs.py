@@ -195,6 +195,21 @@ def test_of_colours_the_one_with_the_nuclei_is_segmented(run, tmp_path):
     assert "colours" not in red.stderr
 
 
+@pytest.mark.parametrize("planar", ["separate", "contig"])
+def test_colours_that_lie_plane_by_plane_are_colours(run, tmp_path, planar):
+    green = np.minimum(_blobs() // 8, 255).astype(np.uint8)
+    pixels = np.stack([np.full_like(green, 7), green, np.zeros_like(green)])
+    if planar == "contig":
+        pixels = np.moveaxis(pixels, 0, -1)
+    path = tmp_path / "rgb.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", planarconfig=planar)
+    source = open_image(path)
+    assert (source.axes, source.shape) == ("YXC", (80, 90, 3))
+    assert np.array_equal(np.asarray(source.data)[..., 1], green)
+    result = run("segment", path, "-o", tmp_path / "out", *FAST)
+    assert "green (channel 1), that of the largest contrast, is segmented" in " ".join(result.stderr.split())
+
+
 def test_channels_that_nobody_chose(run, tmp_path):
     stack = np.stack([_blobs(), np.zeros((80, 90), np.uint16)])
     write_image(stack, tmp_path / "c.ome.tif", axes="CYX", channel_names=("DAPI", "actin"))

@@ -22,6 +22,7 @@ _LARGEST_CHUNK_BYTES = 2 << 30
 _MOST_CHUNKS = 4_000_000
 # An axis of at most this many entries, beside planes at least eight times larger, is taken for channels.
 _FEW = 4
+_COLOUR_SAMPLES = (3, 4)  # red, green, blue, perhaps alpha
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -245,6 +246,10 @@ def settle_axes(levels: Sequence[Any], letters: str, *, path: Path) -> tuple[lis
     if letters.count("Y") != 1 or letters.count("X") != 1:
         raise FileFormatError(f"{path.name}: axes {letters!r} hold no plane; expected one Y and one X axis")
     if "S" in letters and "C" not in letters:
+        at = letters.index("S")
+        if levels[0].shape[at] in _COLOUR_SAMPLES and at < len(letters) - 1:  # colours, plane by plane
+            order = [axis for axis in range(len(letters)) if axis != at] + [at]
+            levels, letters = [level.transpose(order) for level in levels], "".join(letters[axis] for axis in order)
         letters = letters.replace("S", "C", 1)
     known_ones = [
         (letter in "TCZYX" and letters.index(letter) == axis) or (letter == "S" and letters.count("S") == 1)
