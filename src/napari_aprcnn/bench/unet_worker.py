@@ -106,7 +106,7 @@ def measure(
             times.append(time.perf_counter() - start)
         del out
     record |= {"first_s": times[0], "forward_s": min(times), "backward_s": min(backs) if backs else None}
-    record |= {"peak_bytes": peak_bytes() - before, "input_bytes": made - before}
+    record |= {"peak_bytes": max(0, peak_bytes() - before), "input_bytes": max(0, made - before)}
     return record
 
 
