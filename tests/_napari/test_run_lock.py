@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import psutil
 import pytest
@@ -30,15 +28,6 @@ def two_models(tmp_path, **options):
         model.data.add_pair(viewer.add_image(image, name="o"), viewer.add_labels(labels, name="o labels"))
         models.append(model)
     return models
-
-
-@pytest.fixture
-def sleeper():
-    """A process that lives until the test is over."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield process
-    process.kill()
-    process.wait()
 
 
 def test_a_second_training_of_the_name_is_refused_until_the_first_has_ended(tmp_path):

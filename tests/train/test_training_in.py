@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
-import sys
 
 import psutil
 import pytest
@@ -20,15 +18,6 @@ from napari_aprcnn.train.volume_command import train_volumes
 
 from .conftest import TEACHER, distil_settings
 from .volume_balls import SIMULATION, training
-
-
-@pytest.fixture
-def sleeper():
-    """A process that lives until the test is over."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield process
-    process.kill()
-    process.wait()
 
 
 def lock(folder, pid):
