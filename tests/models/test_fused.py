@@ -264,3 +264,14 @@ def test_kernels_that_went_away_are_told_of(restore_kernels):
     _kernels.use_kernels("python")
     with pytest.raises(RuntimeError, match="compiled kernels"):
         fast(torch.rand(1, 2, 32, 32))
+
+
+def test_large_arrays_begin_with_a_line_each_with_another_and_none_with_a_page():
+    made = [planes.aligned(1, 512, 512, dtype=np.float32) for _ in range(8)]
+    places = [array.ctypes.data % 4096 for array in made]
+    assert all(place % 64 == 0 and place for place in places)
+    assert len(set(places)) == len(made)
+    for number, array in enumerate(made):  # each has its own memory
+        assert array.shape == (1, 512, 512)
+        array[...] = number
+    assert [float(array.min()) for array in made] == [float(array.max()) for array in made] == list(range(8))

@@ -5,6 +5,7 @@ There is no reference beside them: torch runs the same networks, slower (`models
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -43,23 +44,30 @@ __all__ = [
 DIRECT, DOUBLED, PLANES = 0, 1, 2
 FEWEST_FILTERED = 16
 _LEAST = 8
-_LINE = 64  # bytes of a cache line
+_LINE, _PAGE, _LARGE = 64, 4096, 1 << 20  # bytes of a cache line, of a page, from which on an array is large
+# Neighbours in time lie far apart, and none where a page begins: there begins the memory of the threads (Scratch).
+_PLACES = itertools.cycle(17 * _LINE * i % _PAGE for i in range(1, _PAGE // _LINE))
 
 
 def aligned(*shape: int, dtype: Any = np.float32) -> NDArray[Any]:
-    """Uninitialised memory that begins with a cache line.
+    """Uninitialised memory that begins with a cache line, large arrays with another line of a page each time.
 
-    What numpy makes begins 16 bytes behind one, so that kernels would take every register of 64 bytes from two.
+    What numpy makes begins 16 bytes behind a line, so that kernels would take every register of 64 bytes from two. And
+    all its large arrays begin at the same place of a page: where images are as wide as a power of two, a row that is
+    read and the row that is written then want the same places of the cache, and loads wait for stores to addresses
+    that only look alike.
 
     Examples
     --------
     >>> aligned(3, 5).ctypes.data % 64
     0
     """
-    step = np.dtype(dtype).itemsize
+    item = np.dtype(dtype).itemsize
     size = math.prod(shape)
-    room = np.empty(size + _LINE // step, dtype)
-    at = -room.ctypes.data % _LINE // step
+    large = size * item >= _LARGE
+    whole = _PAGE if large else _LINE
+    room = np.empty(size + 2 * whole // item, dtype)
+    at = (-room.ctypes.data % whole + (next(_PLACES) if large else 0)) // item
     return room[at : at + size].reshape(shape)
 
 

@@ -8,6 +8,7 @@ rewrites are those of `models.optimise`. See `docs/decisions/0011-fused-planes.m
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,11 @@ def can_fuse(network: CellposeFamily) -> bool:
     """Whether the kernels run this network: they are there, and its convolutions are separable."""
     config = network.config
     return planes.can_run() and config.separable and all(width % 16 == 0 for width in config.widths)
+
+
+def _rows(shuffle: Shuffle, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights and bias of these rows of its matrix."""
+    return as_array(shuffle.weight[rows, :, 0, 0]), as_array(shuffle.bias[rows])
 
 
 class FusedFamily(nn.Module):
@@ -95,7 +101,9 @@ class FusedFamily(nn.Module):
             shuffle = None if before is None else Shuffle(block.conv[0], before=before, scale=factor)
             before = Conv(unit.conv[2], merge_tiny=False)
             taps = as_array(cast("Tensor", before.depthwise)[:, 0].flatten(1).t())
-            self._plain.insert(0, (Style(unit, enabled=self.config.style), as_array(factor), taps, shuffle))
+            # At the coarsest scale x is the skip: their sum is twice the skip. Elsewhere two pixels lie side by side.
+            times = 2 * as_array(factor) if scale == 3 else np.tile(as_array(factor), 2)
+            self._plain.insert(0, (Style(unit, enabled=self.config.style), times, taps, shuffle))
         factor, shift = affine(network.output[0])
         last = cast("Conv", before)
         self._last = as_array(last.weight[:, :, 0, 0] * factor[:, None]), as_array(last.bias * factor + shift)
@@ -118,9 +126,13 @@ class FusedFamily(nn.Module):
         self._head = as_array(head.weight[:, :, 0, 0]), as_array(head.bias)
         self._head_norm = norm_of(network.output[0])
 
+    def _packed_for(self, key: str) -> Any:
+        """Weights that are packed already, else ``None``."""
+        return self._packed.get((key, planes.lanes()))
+
     def _pack(self, key: str, parts: tuple[Any, Any], *, reads: str | None = None) -> Any:
         """Pack weights, once; reads: the key of what they multiply, where others multiply it, too."""
-        found = self._packed.get((key, planes.lanes()))
+        found = self._packed_for(key)
         if found is None:
             found = self._packed[key, planes.lanes()] = planes.pack(*parts, **self._range_of(reads or key))
         return found
@@ -176,24 +188,22 @@ class FusedFamily(nn.Module):
 
     def _rows_of(self, key: str, shuffle: Shuffle, shift: NDArray[np.float32] | None) -> tuple[Any, Any]:
         """The upper and the lower row of 2 x 2 pixels as pointwise convolutions."""
-        weight, bias = as_array(shuffle.weight[:, :, 0, 0]), as_array(shuffle.bias)
-        if shift is not None:
-            bias = bias + np.tile(shift, 4)
         half = 2 * shuffle.channels
-        parts = [
-            self._pack(f"{key}.{i}", (weight[i * half : (i + 1) * half], bias[i * half : (i + 1) * half]), reads=key)
+        rows = [
+            self._packed_for(f"{key}.{i}")
+            or self._pack(f"{key}.{i}", _rows(shuffle, slice(i * half, i * half + half)), reads=key)
             for i in (0, 1)
         ]
-        upper, lower = (
-            (w, np.ascontiguousarray(bias[i * half : (i + 1) * half]), *rest) for i, (w, _, *rest) in enumerate(parts)
-        )
+        if shift is None:
+            return rows[0], rows[1]
+        both = np.concatenate([shift, shift])
+        upper, lower = ((weights, bias + both, *rest) for weights, bias, *rest in rows)
         return upper, lower
 
     def _doubled(self, key: str, shuffle: Shuffle, shift: NDArray[np.float32]) -> Any:
         """One of four equal pixels as a pointwise convolution."""
-        n = shuffle.channels
-        bias = as_array(shuffle.bias)[:n]
-        weights, _, *rest = self._pack(key, (as_array(shuffle.weight[:n, :, 0, 0]), bias))
+        found = self._packed_for(key) or self._pack(key, _rows(shuffle, slice(0, shuffle.channels)))
+        weights, bias, *rest = found
         return weights, bias + shift, *rest
 
     # --- memory ---------------------------------------------------------------------------------------------
@@ -246,7 +256,7 @@ class FusedFamily(nn.Module):
         self, x: Tensor, y: NDArray[np.float32], buffers: dict[str, Any], check: Check | None
     ) -> NDArray[np.float32]:
         def room(name: str, *shape: int) -> NDArray[np.float32]:
-            size = int(np.prod(shape))
+            size = math.prod(shape)
             if name not in buffers or buffers[name].size < size:
                 buffers[name] = planes.aligned(size)
             return cast("NDArray[np.float32]", buffers[name][:size].reshape(shape))
@@ -290,7 +300,7 @@ class FusedFamily(nn.Module):
         shift: NDArray[np.float32] | None = None,
         **more: Any,
     ) -> None:
-        packed = self._packed.get((key, planes.lanes()))
+        packed = self._packed_for(key)
         if packed is None:
             # The first convolution of all reads planes of few channels, and stays as it is.
             ranges = [{} if source == planes.PLANES and i == 0 else self._range_of(f"{key}.{i}") for i in (0, 1)]
@@ -342,18 +352,13 @@ class FusedFamily(nn.Module):
     ) -> None:
         y, _ = target
         scales, doubles = [], self.config.decoder == "doubled"
-        for scale, (shift, factor, taps, _) in enumerate(self._plain):
-            coarsest = scale == 3
+        for scale, (shift, times, taps, _) in enumerate(self._plain):
             rows: tuple[Any, Any] = (None, None)
             if scale:
                 finer = self._plain[scale - 1]
                 key, shuffle, moved = f"u{scale}", finer[3], finer[0].of(style)
                 rows = (self._doubled(key, shuffle, moved), None) if doubles else self._rows_of(key, shuffle, moved)
-            # At the coarsest scale x is the skip: their sum is twice the skip.
-            scales.append(
-                (skips[scale], 2 * factor if coarsest else np.tile(factor, 2), shift.of(style) if coarsest else None,
-                 taps, *rows)
-            )  # fmt: skip
+            scales.append((skips[scale], times, shift.of(style) if scale == 3 else None, taps, *rows))
         height, width = y.shape[1:]
         step = max(256, SLAB_FLOATS // (width * 16) // 16 * 16)
         for low in range(0, height, step):

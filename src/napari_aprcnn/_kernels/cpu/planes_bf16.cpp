@@ -52,6 +52,8 @@ inline void tile(const Mix& of, const uint16_t* x, const uint16_t* weights, int6
         if (of.add_next != 0)
             for (int p = 0; p < P; ++p)
                 for (int c = 0; c < C; ++c) __builtin_prefetch(add + of.add_next + p * of.add_stride + c * lanes, 0, 2);
+        for (int p = P; p < 2 * P; ++p)
+            for (int c = 0; c < C; ++c) __builtin_prefetch(add + p * of.add_stride + c * lanes, 0, 3);
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
             const __m512 scale = of.add_scale != nullptr ? _mm512_loadu_ps(of.add_scale + column + c * lanes) : _mm512_set1_ps(1.0f);

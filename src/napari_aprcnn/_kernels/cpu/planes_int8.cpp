@@ -69,6 +69,7 @@ inline void tile(const Mix& of, const uint8_t* x, const int8_t* weights, int64_t
             if (add != nullptr) {
                 const float* here = add + p * of.add_stride + c * lanes;
                 if (of.add_next != 0) __builtin_prefetch(here + of.add_next, 0, 2);
+                __builtin_prefetch(here + P * of.add_stride, 0, 3);
                 value = _mm512_fmadd_ps(_mm512_loadu_ps(here), add_scale, value);
             }
             if (of.out_next != 0) __builtin_prefetch(out + of.out_next + p * of.out_stride + c * lanes, 1, 3);
