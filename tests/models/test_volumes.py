@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import weakref
 
@@ -10,7 +12,9 @@ import pytest
 import torch
 
 from napari_aprcnn import nn
+from napari_aprcnn._kernels import waiting
 from napari_aprcnn._kernels.dispatch import extension
+from napari_aprcnn._kernels.waiting import put_back_zeros
 from napari_aprcnn.errors import CancelledError, ConfigError, ImageError, StageError, WeightsError
 from napari_aprcnn.models.cards import ModelCard
 from napari_aprcnn.models.devices import resolve_device
@@ -18,6 +22,7 @@ from napari_aprcnn.models.volume_config import VolumeNetConfig, describe, halo, 
 from napari_aprcnn.models.volume_layers import VoxelConv
 from napari_aprcnn.models.volume_network import VolumeNetwork
 from napari_aprcnn.models.volumes import VolumeNet, move_weights, share_weights
+from napari_aprcnn.nn import waiting as skips
 from trees import finest_tree, random_tree
 
 HEADS = ("three_class", "flows", "stardist")
@@ -287,6 +292,30 @@ def test_inference_neither_joins_nor_copies(monkeypatch):
     tables = {name for depth in range(3) for name, _ in x.stage.forest.stage(depth)._tables}
     assert ("neighbours", (3, 3, 3)) not in tables
     assert {"around", "places_in_coarser"} <= tables
+
+
+@pytest.mark.skipif(extension() is None, reason="no compiled kernels")
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    "changes", [{}, {"particle_stages": 2}, {"block": "residual"}, {"head": "stardist"}, {"norm": "batch"}]
+)
+def test_a_lean_pass_gives_the_same_bits_and_keeps_no_table(changes, half, monkeypatch):
+    """Skips wait without their zeros; what they are does not change."""
+    monkeypatch.setattr(waiting, "_LEAST", 1 << 10)
+    waited = []
+    monkeypatch.setattr(skips, "put_back_zeros", lambda x, marks: (waited.append(x.shape), put_back_zeros(x, marks)))
+    net = VolumeNet(VolumeNetConfig(**{"channels": 16, "depth": 2, **changes})).eval()
+    tree = random_tree((40, 40, 40), 3)
+    x = nn.ParticleTensor.from_trees(tree, torch.randn(len(tree), 1, generator=torch.Generator().manual_seed(0)))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        expected = dense(net(x))
+        assert x.stage.table_bytes
+        assert not waited
+        found = net(x, once=True)
+        assert not any(x.stage.forest.stage(depth).table_bytes for depth in range(3))
+        assert torch.equal(dense(found), expected)
+    if sys.platform == "linux" and os.environ.get("MALLOC_MMAP_MAX_") != "0":
+        assert waited
 
 
 def test_a_check_stops_only_the_run_that_it_was_given_to():

@@ -19,6 +19,7 @@ __all__ = [
     "compiled_for",
     "compiled_for_features",
     "fresh",
+    "give_back_free",
     "half_products_for",
     "is_plain",
     "memory",
@@ -31,7 +32,8 @@ __all__ = [
 
 NAMESPACE = "napari_aprcnn"
 _HALF = (torch.float16, torch.bfloat16)
-_LARGE = 1 << 22  # bytes; numpy draws the same line
+_LARGE = 1 << 22  # bytes, for huge pages; numpy draws the same line
+_MAPPED = 1 << 20  # bytes, for pages of its own within `reusing_memory`
 
 
 class Operator:
@@ -106,11 +108,11 @@ def fresh(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor
     """
     dtype = like.dtype if dtype is None else dtype
     size = math.prod(shape) * dtype.itemsize
-    module = extension() if size >= _LARGE and like.device.type == "cpu" else None
+    module = extension() if size >= _MAPPED and like.device.type == "cpu" else None
     if module is not None and module.maps_outputs():
         return torch.from_numpy(module.new_pages(size)).view(dtype).view(shape)
     made = like.new_empty(shape, dtype=dtype)
-    if module is not None:
+    if module is not None and size >= _LARGE:
         module.ask_for_huge_pages(made.data_ptr(), size)
     return made
 
@@ -132,6 +134,13 @@ def reusing_memory() -> Iterator[None]:
         yield
     finally:
         module.end_reuse()
+
+
+def give_back_free() -> None:
+    """Within `reusing_memory`: give what the C library keeps of smaller things that were freed to the system, in ms."""
+    module = extension()
+    if module is not None and module.maps_outputs():
+        module.give_back_free()
 
 
 def half_products_for(x: Tensor, tree: Tensor, weight: Tensor) -> Any:

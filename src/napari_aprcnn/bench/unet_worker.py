@@ -49,7 +49,7 @@ def _input(config: VolumeNetConfig, shape: tuple[int, int, int], prr: float) -> 
 
 def measure(
     *, network: Record, edge: int, prr: float, repeats: int, training: bool = False, index: bool = True,
-    half: bool = False,
+    half: bool = False, once: bool = False,
 ) -> Record:  # fmt: skip
     """Seconds of a pass and peak memory of a network on edge^3 voxels.
 
@@ -67,6 +67,8 @@ def measure(
         Whether the first pass, which builds the index tables, is told apart.
     half
         Whether features are kept in bfloat16.
+    once
+        Whether index tables are freed as the pass goes on, as `VolumeNetwork.predict` does it.
 
     Returns
     -------
@@ -100,7 +102,7 @@ def measure(
             continue
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             start = time.perf_counter()
-            out = net(x)
+            out = net(x, once=once)
             if isinstance(out, ParticleTensor):
                 Reconstruct()(out)  # the pixel form gives voxels, too
             times.append(time.perf_counter() - start)

@@ -55,7 +55,7 @@ def tiles_of(edge: int, tile: int, halo: int) -> int:
 def _inference(threads: int, edge: int, repeats: int) -> tuple[BenchTable, dict[str, Any], list[dict[str, Any]]]:
     # Its gigabytes are fresh pages for two passes; the best of more is what its arithmetic takes.
     pixel = _run(threads, 0, edge=edge, prr=1.0, repeats=repeats + 2, index=False)
-    lean = _run(threads, 0, edge=edge, prr=1.0, repeats=1, index=False, keeps=False)
+    lean = _run(threads, 0, edge=edge, prr=1.0, repeats=1, index=False, once=True, keeps=False)
     rows: list[tuple[Any, ...]] = [
         ("pixel", 1.0, pixel["forward_s"], None, None, None, None, lean["peak_bytes"] / 1e9, None)
     ]
@@ -63,7 +63,7 @@ def _inference(threads: int, edge: int, repeats: int) -> tuple[BenchTable, dict[
     kinds: list[tuple[int | None, bool]] = [(None, False), (None, True), (1, False), (2, False), (3, False)]
     for (form, half), wanted in [(kind, prr) for kind in kinds for prr in PRR]:
         one = _run(threads, form, edge=edge, prr=wanted, repeats=repeats, half=half)
-        small = _run(threads, form, edge=edge, prr=wanted, repeats=1, index=False, keeps=False, half=half)
+        small = _run(threads, form, edge=edge, prr=wanted, repeats=1, index=False, once=True, keeps=False, half=half)
         speed = pixel["forward_s"] / one["forward_s"]
         goal = GOALS.get(wanted) if form is None else None
         memory = lean["peak_bytes"] / small["peak_bytes"]
@@ -143,7 +143,7 @@ def _large(threads: int, edge: int, pixel: dict[str, Any]) -> BenchTable:
     seconds = number * pixel["forward_s"] * (tile / pixel["edge"]) ** 3
     rows = []
     for half in (False, True):
-        one = _run(threads, None, edge=edge, prr=20.0, repeats=1, index=False, keeps=False, half=half)
+        one = _run(threads, None, edge=edge, prr=20.0, repeats=1, index=False, once=True, keeps=False, half=half)
         rows.append((f"{edge}^3", "bfloat16" if half else "float32", round(one["prr"], 1), one["first_s"],
                      one["peak_bytes"] / 1e9, tile, number, seconds, seconds / one["first_s"],
                      seconds / one["first_s"] >= 15))  # fmt: skip

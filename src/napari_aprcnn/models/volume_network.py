@@ -166,7 +166,7 @@ class VolumeNetwork:
                 features = torch.from_numpy(self._input(tree.intensities, scale))
                 x = ParticleTensor.from_trees(tree, features, device=self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                out = net(x)
+                out = net(x, once=True)  # the trees are made here, or their tables are
             return self._output(out, tree if stages else None, scale)
 
     def _input(self, values: NDArray[Any], scale: InputScale) -> NDArray[np.float32]:

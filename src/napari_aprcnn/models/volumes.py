@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from napari_aprcnn._kernels.operators import reusing_memory
+from napari_aprcnn._kernels.operators import give_back_free, reusing_memory
 from napari_aprcnn._kernels.particles import restrict_filters
 from napari_aprcnn.errors import ImageError, WeightsError
 from napari_aprcnn.models.volume_config import LayerSpec, VolumeNetConfig, describe
@@ -25,6 +25,8 @@ from napari_aprcnn.models.volume_layers import (
     skip_pair,
 )
 from napari_aprcnn.nn import ParticleTensor, Reconstruct, Sample
+from napari_aprcnn.nn.stage import Stage
+from napari_aprcnn.nn.waiting import Waiting
 
 __all__ = ["VolumeNet", "move_weights", "share_weights"]
 
@@ -79,13 +81,16 @@ class VolumeNet(nn.Module):
         self.pool = MaxPool()
         self.reconstruct, self.sample = Reconstruct(), Sample()
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: Features, *, once: bool = False) -> Features:
         """Run the network.
 
         Parameters
         ----------
         x
             Pixel form: [batch, in_channels, z, y, x], any size. Other forms: a `ParticleTensor` of stage 0.
+        once
+            Whether no other pass over these trees follows, and memory matters. In inference index tables are then freed
+            as soon as they are done with (they would be built again), and skips wait without their zeros (`Waiting`).
 
         Returns
         -------
@@ -102,15 +107,22 @@ class VolumeNet(nn.Module):
         """
         self._check(x)
         if torch.is_grad_enabled():
-            return self._run(x)
+            return self._run(x, once=False)
         with reusing_memory():
-            return self._run(x)
+            found = self._run(x, once=once)
+            if once and isinstance(found, ParticleTensor):
+                found.stage.forest.release()
+                give_back_free()
+            return found
 
-    def _run(self, x: Any) -> Features:
-        config, skips = self.config, []
+    def _run(self, x: Any, *, once: bool) -> Features:
+        config = self.config
+        skips: list[Any] = []
         for stage, block in enumerate(self.encoder):
             if stage:
                 x = self.pool(x)
+                if skips and isinstance(skips[-1], ParticleTensor):
+                    skips[-1] = Waiting(skips[-1], lean=once)  # the pooling was the last that looked at it for now
                 if stage == config.hybrid:
                     x = self.reconstruct(x)
             for step in cast("DoubleBlock", block).steps():
@@ -118,18 +130,32 @@ class VolumeNet(nn.Module):
             if config.out_stage <= stage < config.depth:
                 skips.append(x)
         for stage in reversed(range(config.out_stage, config.depth)):
-            x = self._merged(x, skips, stage)  # here nothing else is left that holds the skip
+            if once:
+                give_back_free()
+            x = self._from_below(x, skips[-1], stage)  # what it reads ends before the skip comes back
+            if once and isinstance(skips[-1], Waiting):
+                self._release_below(skips[-1].stage)
+            x = self._merged(skips.pop(), x, stage)  # here nothing else is left that holds the skip
             for step in cast("DoubleBlock", self.decoder[str(stage)]).steps(used_up=True):
                 x = step(x)
         return self._head_on(x)
 
-    def _merged(self, x: Features, skips: list[Features], stage: int) -> Any:
-        """Take the last skip, and what comes from below, as one."""
-        skip = skips.pop()
-        if isinstance(skip, ParticleTensor) and isinstance(x, Tensor):
+    def _from_below(self, x: Features, skip: Any, stage: int) -> Any:
+        """Narrow what comes from below, on particles where the skip is."""
+        if isinstance(skip, Waiting) and isinstance(x, Tensor):
             x = self.sample(x, skip.stage.coarser())
+        return self.narrow[str(stage)](x)
+
+    def _release_below(self, stage: Stage) -> None:
+        """Free the tables that the decoder is done with when it takes the skip of a stage: those of coarser ones."""
+        stage.coarser().release(but=("children", "node_ranges"))  # of these are the means that the skip's pair reads
+        for depth in range(stage.depth + 2, min(self.config.hybrid, self.config.depth + 1)):
+            stage.forest.stage(depth).release()
+
+    def _merged(self, skip: Any, below: Any, stage: int) -> Any:
+        """Take the skip, and what comes from below, as one."""
         block = cast("DoubleBlock", self.decoder[str(stage)])
-        return skip_pair(skip, self.narrow[str(stage)](x), residual=block.residual)
+        return skip_pair(skip.back() if isinstance(skip, Waiting) else skip, below, residual=block.residual)
 
     def _head_on(self, x: Features) -> Features:
         found: Features = self.head(x)

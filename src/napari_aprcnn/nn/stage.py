@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -243,20 +243,21 @@ class Stage:
 
         def build() -> Tensor:
             coarse = self.coarser()
-            rows, nodes = np.empty(self.rows, np.int32), np.empty(self.tree_rows + 1, np.int32)
+            out = np.empty(self.rows + self.tree_rows + 1, np.int32)
+            rows, nodes = out[: self.rows], out[self.rows :]
             nodes[-1] = coarse.rows + coarse.tree_rows
             children, tree_row, coarse_row = self.pool_children().numpy(), 0, coarse.rows
             ranges = zip(self.pool_ranges().tolist(), coarse.item_tree_rows, strict=True)
             for (first, pooled, copied, first_node, count), kept in ranges:
                 rows[first : first + copied] = np.arange(pooled, pooled + copied)
                 became = np.arange(pooled + copied, pooled + copied + count, dtype=np.int32)
-                each = children[first_node : first_node + count]
-                there = each < self.rows
-                rows[each[there]] = np.broadcast_to(became[:, None], each.shape)[there]
+                for one in children[first_node : first_node + count].T:  # of eight: copies are small
+                    there = one < self.rows
+                    rows[one[there]] = became[there]
                 nodes[tree_row : tree_row + kept] = np.arange(coarse_row, coarse_row + kept)
                 nodes[tree_row + kept : tree_row + kept + count] = became
                 tree_row, coarse_row = tree_row + kept + count, coarse_row + kept
-            return torch.from_numpy(np.concatenate([rows, nodes]))
+            return torch.from_numpy(out)
 
         return self._table("places_in_coarser", build)
 
@@ -369,9 +370,9 @@ class Stage:
         """Bytes of the tables that stand now."""
         return sum(table.numel() * table.element_size() for table in self._tables.values())
 
-    def release(self) -> None:
-        """Free the tables of this stage."""
-        self._tables.clear()
+    def release(self, *, but: Container[object] = ()) -> None:
+        """Free the tables of this stage, but those of these names."""
+        self._tables = {key: table for key, table in self._tables.items() if key[0] in but}
 
     def __repr__(self) -> str:
         return f"Stage(depth={self.depth}, rows={self.rows}, trees={len(self.forest)})"

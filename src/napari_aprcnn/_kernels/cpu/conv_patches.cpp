@@ -13,7 +13,7 @@ namespace aprcnn {
 
 namespace {
 
-constexpr int64_t most_weight_bytes = int64_t{8} << 20;
+constexpr int64_t most_weight_bytes = int64_t{4} << 20;
 constexpr int64_t wave_bytes = int64_t{3} << 19;  // of a wave's outputs, which stay in cache until they are written back
 constexpr int64_t blocks_of_a_copy = 512;
 

@@ -8,6 +8,7 @@
 #include "masks.hpp"
 #include "objects.hpp"
 #include "pages.hpp"
+#include "zeros.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -33,6 +34,25 @@ void bind_compact(nb::module_& m) {
     }, "labels"_a.noconvert(), "out"_a.noconvert());
 }
 
+template <class T, class Bits>
+void bind_zeros(nb::module_& m) {
+    const auto check = [](const Array<T>& values, size_t marks) {
+        if (values.size() % marked != 0 || reinterpret_cast<uintptr_t>(values.data()) % 64 != 0)
+            throw std::invalid_argument("expected values that begin on a cache line, a multiple of 16 of them");
+        same_size(marks, static_cast<int64_t>(values.size()) / marked, "expected a mark for each 16 values");
+    };
+    m.def("leave_out_zeros", [check](const Array<T>& values, const Array<uint16_t>& marks, int threads) {
+        check(values, marks.size());
+        const nb::gil_scoped_release released;
+        return leave_out_zeros(reinterpret_cast<Bits*>(values.data()), static_cast<int64_t>(values.size()), marks.data(), threads);
+    }, "values"_a.noconvert(), "marks"_a.noconvert(), "threads"_a);
+    m.def("put_back_zeros", [check](const Array<T>& values, const Array<const uint16_t>& marks, int threads) {
+        check(values, marks.size());
+        const nb::gil_scoped_release released;
+        put_back_zeros(reinterpret_cast<Bits*>(values.data()), static_cast<int64_t>(values.size()), marks.data(), threads);
+    }, "values"_a.noconvert(), "marks"_a.noconvert(), "threads"_a);
+}
+
 }  // namespace
 
 NB_MODULE(_cpu, m) {
@@ -56,6 +76,12 @@ NB_MODULE(_cpu, m) {
     m.def("ask_for_huge_pages", [](uintptr_t address, size_t bytes) {
         return ask_for_huge_pages(reinterpret_cast<void*>(address), bytes);
     }, "address"_a, "bytes"_a);
+    m.def("give_back_free", [] {
+        const nb::gil_scoped_release released;
+        give_back_free();
+    });
+    bind_zeros<float, uint32_t>(m);
+    bind_zeros<uint16_t, uint16_t>(m);
     m.def("begin_reuse", [] { Reuse::begin(); });
     m.def("end_reuse", [] { Reuse::end(); });
     m.def("spare_bytes", [] { return Reuse::spare_bytes(); });

@@ -13,15 +13,19 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 namespace aprcnn {
 
 namespace {
 
-constexpr size_t line = 64, large = size_t{1} << 22;
+constexpr size_t line = 64;
 
 #if defined(__linux__)
 
+constexpr size_t large = size_t{1} << 22, reused = size_t{1} << 20;  // what has pages of its own; the latter where they are used again
 constexpr size_t grain = size_t{1} << 16;  // spare pages are cut at multiples of it
 
 size_t whole(size_t bytes) { return (bytes + grain - 1) / grain * grain; }
@@ -65,21 +69,45 @@ class Spare {
                 pieces_.erase(best);
                 spare_ -= bytes;
                 if (size > bytes) pieces_[address + bytes] = size - bytes;
+                absent_[address] = 0;
                 return reinterpret_cast<void*>(address);
             }
             drop();
         }
+        void* found = nullptr;
         try {
-            return map_pages(bytes);
+            found = map_pages(bytes);
         } catch (...) {
             const std::lock_guard<std::mutex> lock(mutex_);
             used_ -= bytes;
             throw;
         }
+        const std::lock_guard<std::mutex> lock(mutex_);
+        absent_[reinterpret_cast<uintptr_t>(found)] = 0;
+        return found;
+    }
+    // The system has so many bytes of this memory for now, if it was taken here; nothing of it any more.
+    void leave(const void* memory, size_t bytes) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const auto one = absent_.find(reinterpret_cast<uintptr_t>(memory));
+        if (one == absent_.end()) return;
+        one->second += bytes;
+        used_ -= bytes;
+    }
+    void come_back(const void* memory) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const auto one = absent_.find(reinterpret_cast<uintptr_t>(memory));
+        if (one == absent_.end()) return;
+        used_ += one->second;
+        one->second = 0;
+        most_used_ = std::max(most_used_, used_);
+        if (used_ + spare_ > most_used_ / 4 * 3) drop();
     }
     void give(void* memory, size_t bytes) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        used_ -= bytes;
+        const auto one = absent_.find(reinterpret_cast<uintptr_t>(memory));
+        used_ -= bytes - one->second;
+        absent_.erase(one);
         const size_t held = used_ + spare_, most = users_ == 0 ? 0 : most_used_ / 4 * 3;
         const size_t kept = std::min(bytes, held < most ? (most - held) / grain * grain : 0);
         if (kept < bytes) munmap(static_cast<char*>(memory) + kept, bytes - kept);
@@ -112,6 +140,7 @@ class Spare {
     int64_t users_ = 0;
     size_t used_ = 0, spare_ = 0, most_used_ = 0;
     std::map<uintptr_t, size_t> pieces_;  // address and size
+    std::map<uintptr_t, size_t> absent_;  // what is used: address, and bytes of it that the system has for now
 };
 
 // Never destroyed: tensors may be freed after it would be.
@@ -129,11 +158,15 @@ void Reuse::begin() { spare().begin(); }
 void Reuse::end() { spare().end(); }
 bool Reuse::active() { return spare().active(); }
 size_t Reuse::spare_bytes() { return spare().bytes(); }
+void Reuse::leave(const void* memory, size_t bytes) { spare().leave(memory, bytes); }
+void Reuse::come_back(const void* memory) { spare().come_back(memory); }
 #else
 void Reuse::begin() {}
 void Reuse::end() {}
 bool Reuse::active() { return false; }
 size_t Reuse::spare_bytes() { return 0; }
+void Reuse::leave(const void*, size_t) {}
+void Reuse::come_back(const void*) {}
 #endif
 
 bool ask_for_huge_pages(void* address, size_t bytes) {
@@ -149,6 +182,25 @@ bool ask_for_huge_pages(void* address, size_t bytes) {
 #endif
 }
 
+size_t give_pages(void* first, void* last) {
+#if defined(__linux__)
+    constexpr uintptr_t huge = uintptr_t{1} << 21;
+    const uintptr_t from = (reinterpret_cast<uintptr_t>(first) + huge - 1) / huge * huge;
+    const uintptr_t to = reinterpret_cast<uintptr_t>(last) / huge * huge;
+    if (from < to && madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED) == 0) return to - from;
+#else
+    static_cast<void>(first);
+    static_cast<void>(last);
+#endif
+    return 0;
+}
+
+void give_back_free() {
+#if defined(__GLIBC__)
+    if (!keeps_memory()) malloc_trim(0);
+#endif
+}
+
 bool keeps_memory() {
     static const bool told = [] {
         const char* const most = std::getenv("MALLOC_MMAP_MAX_");
@@ -160,7 +212,7 @@ bool keeps_memory() {
 void Pages::resize(size_t bytes) {
     release();
 #if defined(__linux__)
-    if (bytes >= large && !keeps_memory()) {
+    if (bytes >= (Reuse::active() ? reused : large) && !keeps_memory()) {
         mapped_ = whole(bytes);
         try {
             data_ = memory_ = spare().take(mapped_);

@@ -35,6 +35,13 @@ class Pages {
 // Ask for huge pages where memory is not mapped here; nothing depends on the answer, whether the system was asked.
 bool ask_for_huge_pages(void* address, size_t bytes);
 
+// Give whole huge pages between the two addresses to the system, which fills them with zeros when they are written again (Linux;
+// elsewhere nothing). What they held is lost. Returns the bytes.
+size_t give_pages(void* first, void* last);
+
+// Give what the C library keeps of what was freed to the system (glibc, unless it is told to keep it; elsewhere nothing).
+void give_back_free();
+
 // Whether the C library is told to keep large allocations (MALLOC_MMAP_MAX_=0, glibc): then nothing is mapped here.
 bool keeps_memory();
 
@@ -48,6 +55,9 @@ class Reuse {
     static void end();  // of the last: nothing stays
     static bool active();
     static size_t spare_bytes();
+    // Of a piece of `Pages` so many bytes went to the system with `give_pages`; all of them are about to be written again.
+    static void leave(const void* memory, size_t bytes);
+    static void come_back(const void* memory);
 };
 
 // Floats that begin on a cache line: a wide register that lies across two of them takes two loads. Whoever asks for them writes
