@@ -13,7 +13,8 @@ namespace aprcnn {
 
 namespace {
 
-constexpr int64_t most_weight_bytes = int64_t{4} << 20;
+// Of a chunk of weights; half as much where memory goes back to the system, in which they would add to the peak.
+int64_t most_weight_bytes() { return int64_t{Reuse::active() && !keeps_memory() ? 4 : 8} << 20; }
 constexpr int64_t wave_bytes = int64_t{3} << 19;  // of a wave's outputs, which stay in cache until they are written back
 constexpr int64_t blocks_of_a_copy = 512;
 
@@ -199,7 +200,7 @@ class WeightsHeld {
         int64_t bytes = bytes_;
         for (const PatchTask& task : tasks)
             if (with.insert({task.way, task.depth}).second) bytes += run_.weight_bytes(task.way);
-        if (!keys_.empty() && bytes > most_weight_bytes && with.size() > keys_.size()) return false;
+        if (!keys_.empty() && bytes > most_weight_bytes() && with.size() > keys_.size()) return false;
         keys_ = std::move(with);
         bytes_ = bytes;
         return true;
