@@ -161,7 +161,7 @@ template <class Work>
 void in_bands(int64_t first, int64_t last, int64_t least, int threads, const Work& work) {
     const int64_t rows = last - first;
     int64_t count = std::max<int64_t>(1, std::min<int64_t>(threads, rows / least));
-    while (rows / (2 * count) >= 4 * least && count < 64) count *= 2;
+    while (rows / (2 * count) >= 8 * least && count < 64) count *= 2;
     parallel_for(count, threads, [&](int64_t i, int, const StopFlag&) {
         // Even rows, as pairs of rows come from one row of the coarser scale.
         const int64_t from = first + rows * i / count / 2 * 2, to = i + 1 == count ? last : first + rows * (i + 1) / count / 2 * 2;

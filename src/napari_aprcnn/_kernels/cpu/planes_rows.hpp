@@ -41,11 +41,6 @@ class Scratch {
         next_ += (floats + 15) / 16 * 16;
         return taken;
     }
-    float* zeros(size_t floats) {
-        float* taken = take(floats);
-        std::memset(taken, 0, floats * sizeof(float));
-        return taken;
-    }
 
   private:
     std::unique_ptr<float[]> room_;
@@ -67,7 +62,14 @@ class Ring {
     Ring() = default;
     Ring(Scratch& from, int64_t rows, int64_t height, int64_t width, int64_t channels)
         : rows_(rows), height_(height), channels_(channels), row_(row_floats(width, channels)),
-          memory_(from.zeros(static_cast<size_t>((rows + 1) * row_))) {}
+          memory_(from.take(static_cast<size_t>((rows + 1) * row_))) {
+        const auto zero = [](float* at, int64_t floats) { std::memset(at, 0, static_cast<size_t>(floats) * sizeof(float)); };
+        for (int64_t i = 0; i < rows; ++i) {  // what lies between is written before it is read
+            zero(memory_ + i * row_, pad * channels);
+            zero(memory_ + (i + 1) * row_ - pad * channels, pad * channels);
+        }
+        zero(memory_ + rows * row_, row_);
+    }
     float* row(int64_t y) const {
         return memory_ + (y < 0 || y >= height_ ? rows_ : y % rows_) * row_ + pad * channels_;
     }
