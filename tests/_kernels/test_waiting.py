@@ -110,6 +110,12 @@ def test_nothing_is_done_where_nothing_is_gained(monkeypatch):
         assert leave_out_zeros(fresh(large, 5 << 20)) is None
 
 
+def test_what_may_wait_is_known_before(monkeypatch):
+    assert waiting.can_wait()
+    monkeypatch.setattr(waiting, "extension", lambda: None)
+    assert not waiting.can_wait()
+
+
 def test_the_kernel_refuses_what_does_not_fit():
     module = extension()
     x = fresh(torch.zeros(1), 64)

@@ -55,6 +55,17 @@ def test_half_features_take_half():
     assert peak_row_bytes(pixels, 1.0, half=True) == peak_row_bytes(pixels, 1.0)
 
 
+def test_skips_that_wait_without_their_zeros_take_half():
+    config = VolumeNetConfig(channels=16, depth=3)
+    # decoder.2.first: skips of 16 and 32 wait, that of 64 is back, 64 lie on the coarser stage, both with their means.
+    sparse = 4 * ((16 + 32) / 2 + 1.125 * (64 + 64)) + 16 + 4 * 28
+    # narrow.2: three skips wait, 128 come in with their means, 64 go out.
+    narrow = 4 * ((16 + 32 + 64) / 2 + 1.125 * 128 + 64) + 16 + 4 * 28
+    assert peak_row_bytes(config, 1e5, lean=True) == pytest.approx(max(sparse, narrow))
+    pixels = config.replace(particle_stages=0)
+    assert peak_row_bytes(pixels, 1.0, lean=True) == peak_row_bytes(pixels, 1.0)
+
+
 def test_forms_and_heads():
     plain, star = (VolumeNetConfig(channels=16, head=head) for head in ("flows", "stardist"))
     assert peak_row_bytes(plain.replace(particle_stages=0), 1.0) == 16 * 24

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
     Marks = NDArray[np.uint16]
 
-__all__ = ["leave_out_zeros", "put_back_zeros"]
+__all__ = ["can_wait", "leave_out_zeros", "put_back_zeros"]
 
 _MARKED, _LINE = 16, 64
 _LEAST = 1 << 24  # bytes: what is given to the system are huge pages
+
+
+def can_wait() -> bool:
+    """Whether `leave_out_zeros` does something here: on Linux, with compiled kernels, unless memory is to be kept."""
+    module = extension()
+    return module is not None and bool(module.gives_pages())
 
 
 def leave_out_zeros(x: Tensor) -> Marks | None:

@@ -12,6 +12,7 @@ VOXEL_CHANNEL_BYTES = (24, 12)
 # Bytes of a row in the tables of its stage: around (108 for eight rows), children, places, cubes; of the finest: cells.
 _TABLES, _CELLS = 28, 16
 _FLOAT, _HALF = 4, 2
+_WAITING = 0.5  # of a skip without its zeros and with what is rounded up, as measured
 
 
 def stage_share(prr: float, stage: int) -> float:
@@ -28,7 +29,7 @@ def stage_share(prr: float, stage: int) -> float:
     return min(1.0, float(prr**0.85) / 8.0**stage)
 
 
-def peak_row_bytes(config: VolumeNetConfig, prr: float, *, half: bool = False) -> float:
+def peak_row_bytes(config: VolumeNetConfig, prr: float, *, half: bool = False, lean: bool = False) -> float:
     """Bytes at the peak, for each particle (PRR 1: voxel) of the finest stage, of what a pass holds at once.
 
     Parameters
@@ -39,6 +40,8 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float, *, half: bool = False) -
         Voxels a particle.
     half
         Whether particles' features are kept in bfloat16; voxels are counted in float32.
+    lean
+        Whether skips wait without their zeros (`napari_aprcnn._kernels.waiting.can_wait`).
 
     Notes
     -----
@@ -50,7 +53,7 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float, *, half: bool = False) -
     if config.hybrid == 0:
         return float(VOXEL_CHANNEL_BYTES[config.out_stage] * config.channels)
     peak = held = entered = 0.0
-    kept: dict[int, float] = {}
+    kept: dict[int, tuple[float, float]] = {}
     for spec in describe(config):
         if spec.key.endswith("shortcut.conv"):
             continue
@@ -67,15 +70,16 @@ def peak_row_bytes(config: VolumeNetConfig, prr: float, *, half: bool = False) -
             working += entered + outside  # the block's input, to be added, and what its shortcut makes of it
         if part == "decoder" and rest.endswith("first.conv"):
             # Half of what it reads is the skip, the other half still lies on the coarser stage.
-            skip = kept.pop(spec.stage)
-            held -= skip
+            skip, waits = kept.pop(spec.stage)
+            held -= waits
             if spec.particles and config.block == "plain":
                 working = 1.125 * (skip + skip * stage_share(prr, spec.stage + 1) / share)
         if part == "head" and rest != "output" and rest != "block.conv":
             working = inside + 2 * config.out_channels * cells
         peak = max(peak, held + working)
         if part == "encoder" and rest.endswith("second.conv") and config.out_stage <= spec.stage < config.depth:
-            kept[spec.stage] = outside
-            held += outside
+            waits = outside * _WAITING if lean and spec.particles else outside
+            kept[spec.stage] = outside, waits
+            held += waits
     stages = range(min(config.hybrid, config.depth + 1))
     return peak + _CELLS + _TABLES * sum(stage_share(prr, stage) for stage in stages)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from napari_aprcnn._kernels.waiting import can_wait
 from napari_aprcnn.errors import NotEnoughMemoryError
 from napari_aprcnn.models.volume_config import halo
 from napari_aprcnn.models.volume_memory import peak_row_bytes
@@ -81,7 +82,8 @@ class VolumePlan:
 def row_bytes(config: VolumeNetConfig, options: VolumeConfig, precision: str = "float32") -> Callable[[float], float]:
     """Bytes at the peak of a row of the finest stage, a particle or a voxel, from the PRR."""
     stages = config.particle_stages if options.particle_stages is None else options.particle_stages
-    return partial(peak_row_bytes, config.replace(particle_stages=stages), half=precision == "bfloat16")
+    form = config.replace(particle_stages=stages)
+    return partial(peak_row_bytes, form, half=precision == "bfloat16", lean=can_wait())
 
 
 def plan_volume(

@@ -72,6 +72,7 @@ NB_MODULE(_cpu, m) {
         return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(data, {bytes}, owner);
     }, "bytes"_a);
 
+    m.def("gives_pages", [] { return can_map() && !keeps_memory(); });
     m.def("maps_outputs", [] { return Reuse::active() && !keeps_memory(); });
     m.def("ask_for_huge_pages", [](uintptr_t address, size_t bytes) {
         return ask_for_huge_pages(reinterpret_cast<void*>(address), bytes);

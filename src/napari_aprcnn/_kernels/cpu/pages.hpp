@@ -42,6 +42,15 @@ size_t give_pages(void* first, void* last);
 // Give what the C library keeps of what was freed to the system (glibc, unless it is told to keep it; elsewhere nothing).
 void give_back_free();
 
+// Whether the system has what `Pages` maps (Linux).
+constexpr bool can_map() {
+#if defined(__linux__)
+    return true;
+#else
+    return false;
+#endif
+}
+
 // Whether the C library is told to keep large allocations (MALLOC_MMAP_MAX_=0, glibc): then nothing is mapped here.
 bool keeps_memory();
 
