@@ -207,7 +207,7 @@ def test_memory_knows_the_head():
         )  # fmt: skip
         return (plan.memory_bytes - FIXED_BYTES) / 64**3 - 4
 
-    assert planned("flows") == pytest.approx(62)
+    assert planned("flows") == pytest.approx(48)  # 36 to 40, measured
     assert planned("three_class") > 76  # 71 to 92, measured
     # A prediction on a grid of cells of eight voxels has 97 numbers a cell.
     assert planned("stardist") > 4 * 97 / 8 + 12

@@ -34,7 +34,7 @@ __all__ = [
 
 # Bytes at the peak, measured: of the run; and by head, of a voxel beside the network, and when labels are made.
 FIXED_BYTES = 15_000_000
-HEAD_BYTES = {"flows": (12, 62), "three_class": (12, 94), "stardist": (36, 62)}
+HEAD_BYTES = {"flows": (12, 48), "three_class": (12, 94), "stardist": (36, 62)}
 # Of a voxel of the image where there is a zoom: float32 copies and labels, of a whole image and of a block of one; or
 # flows and probability that are brought back to it; or labels that grow.
 WHOLE_BYTES, BLOCK_BYTES, KEPT_BYTES, MOVED_BYTES = 4, 8, 18, 30
