@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from napari_aprcnn import _kernels
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -38,3 +40,18 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     yield process
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def restore_kernels() -> Iterator[None]:
+    """The kernels that are in use now are in use again after the test."""
+    before = _kernels.instruction_set()
+    yield
+    _kernels.use_kernels(before)
+
+
+@pytest.fixture(params=[name for name in _kernels.instruction_sets() if name != "python"])
+def compiled(request: pytest.FixtureRequest, restore_kernels: None) -> str:
+    """Every instruction set of the compiled kernels in turn, in use."""
+    _kernels.use_kernels(request.param)
+    return str(request.param)

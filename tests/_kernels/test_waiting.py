@@ -9,7 +9,6 @@ import psutil
 import pytest
 import torch
 
-from napari_aprcnn import _kernels
 from napari_aprcnn._kernels import waiting
 from napari_aprcnn._kernels.dispatch import extension
 from napari_aprcnn._kernels.operators import fresh, reusing_memory
@@ -19,15 +18,6 @@ pytestmark = pytest.mark.skipif(
     extension() is None or sys.platform != "linux" or os.environ.get("MALLOC_MMAP_MAX_") == "0",
     reason="memory is mapped on Linux",
 )
-COMPILED = [name for name in _kernels.instruction_sets() if name != "python"]
-
-
-@pytest.fixture(params=COMPILED)
-def compiled(request):
-    before = _kernels.instruction_set()
-    _kernels.use_kernels(request.param)
-    yield
-    _kernels.use_kernels(before)
 
 
 def bits(x: torch.Tensor) -> torch.Tensor:

@@ -21,14 +21,6 @@ pytestmark = pytest.mark.skipif(extension() is None, reason="no compiled kernels
 SHAPES = [(16, 16, 8, 8), (2, 16, 9, 7), (32, 40, 1, 5), (40, 17, 13, 3), (72, 33, 6, 21), (128, 64, 5, 4)]
 
 
-@pytest.fixture(params=COMPILED)
-def compiled(request):
-    before = _kernels.instruction_set()
-    _kernels.use_kernels(request.param)
-    yield
-    _kernels.use_kernels(before)
-
-
 def layers(channels, columns, *, norm=True):
     torch.manual_seed(channels + columns)
     conv, before = nn.Conv2d(channels, columns, 3, padding=1), nn.BatchNorm2d(channels).eval()

@@ -36,13 +36,6 @@ def _distance(network: CellposeFamily, fast: FusedFamily, x: torch.Tensor) -> fl
     return float((got - expected).abs().max() / expected.std())
 
 
-@pytest.fixture
-def restore_kernels():
-    before = _kernels.instruction_set()
-    yield
-    _kernels.use_kernels(before)
-
-
 def test_the_separable_networks_are_those_of_the_thesis_and_our_own():
     assert SEPARABLE == ["cellpose_dsc", "compressed_dsc", "faster_v1", "faster_v2", "faster_v3", "faster_wide"]
     assert set(SEPARABLE) - set(FAMILY) == {"faster_wide"}

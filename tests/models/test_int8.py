@@ -24,13 +24,6 @@ INT8 = pytest.mark.skipif(not planes.can_quantise(), reason="this processor does
 FEWER = ["fastercellpose-v1", "fastercellpose-v2", "fastercellpose-v3", "fastercellpose-wide"]
 
 
-@pytest.fixture
-def restore_kernels():
-    before = _kernels.instruction_set()
-    yield
-    _kernels.use_kernels(before)
-
-
 def rounded(x, weight, span):
     """What the kernel should give for x (pixels, channels) and weight (columns, channels), in float64."""
     step = (span[1] - span[0]) / 255
