@@ -91,10 +91,12 @@ void apply_holes(uint32_t* labels, const Grid& grid, std::vector<Box>& boxes, in
         if (boxes[i].count < std::max<int64_t>(min_size, 1)) continue;
         for (const uint32_t voxel : touched[i] ? own : holes[i]) {
             const uint32_t other = labels[voxel];
-            if (other != 0 && other != label) {
+            if (other == label) continue;
+            if (other != 0) {
                 touched[other - 1] = 1;
                 boxes[other - 1].count -= 1;
             }
+            boxes[i].count += 1;  // what was filled may be swallowed by a later object, too
             labels[voxel] = label;
         }
     }
@@ -122,7 +124,7 @@ int64_t clean_labels(uint32_t* labels, const Grid& grid, uint32_t n, int64_t min
     uint32_t kept = 0;
     bool changed = false;
     for (uint32_t i = 0; i < n; ++i) {
-        // Sizes count before filling, as in Cellpose; an object that others swallowed has none left.
+        // What was too small before filling stays so, as in Cellpose; an object that others swallowed has none left.
         if (boxes[i].count >= needed) map[i + 1] = ++kept;
         changed |= map[i + 1] != i + 1;
     }
